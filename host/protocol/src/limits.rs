@@ -1,0 +1,126 @@
+//! Every bound on what comes from outside, in one place, each with its reason.
+//!
+//! Owns numbers only. A limit that a topic, a transform or the configuration can lower or raise is a default here and
+//! a field there; the ceiling it can be raised to is here as well.
+
+/// A topic, plugin or transform name: Kafka's limit, so that a topic can be seen through every door.
+pub const NAME_BYTES_MAX: usize = 249;
+
+/// One record with key, value and headers, uncompressed; a topic may set another (default as Kafka's `message.max.bytes`).
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// What a topic's `max_record_bytes` can be raised to: a record travels in a batch.
+pub const RECORD_BYTES_CEILING: usize = BATCH_BYTES_MAX - (64 << 10);
+
+/// One record batch as it travels. A commit group is at most as large, so one batch always fits one commit.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Records in one batch. Bounds the per-record tables (verdict bitmaps, source indices) of a pipeline at a few MiB.
+pub const BATCH_RECORDS_MAX: usize = 1 << 20;
+
+/// Records section of one batch after decompression: what a compressed batch may unfold to before it is refused.
+pub const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+
+/// Headers on one record; more is a program error, and each costs two slices while a record is read.
+pub const HEADERS_MAX: usize = 1_024;
+
+/// One frame on the wire: a batch and its fixed header, or a control body, with room to spare.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// One frame of a peer that has not said HELLO yet.
+pub const FRAME_BYTES_UNAUTHENTICATED_MAX: usize = 64 << 10;
+
+/// A CBOR control body (requests, answers); a plugin upload's bytes travel in frames of their own.
+pub const CONTROL_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Partitions of one topic.
+pub const PARTITIONS_PER_TOPIC_MAX: u32 = 1_024;
+
+/// Partitions in the store: each costs about 1 KiB of memory.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
+/// QUIC connections of one broker; an idle one costs about 40 KiB.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Bidirectional streams one connection may have open. quinn allocates for the limit, so it stays small.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+
+/// Producer streams of one connection.
+pub const PRODUCER_STREAMS_PER_CONNECTION_MAX: usize = 4;
+
+/// Topic-partitions bound on one producer stream.
+pub const HANDLES_PER_PRODUCER_MAX: usize = 4_096;
+
+/// Produce bytes of one handle that may be unanswered; a client starts here.
+pub const IN_FLIGHT_BYTES_PER_HANDLE: usize = 512 << 10;
+
+/// Batches of one producer and partition that may be unanswered, and so the window in which a retry is recognised.
+/// Kafka's 5 is the least every client may use; ours fills `IN_FLIGHT_BYTES_PER_HANDLE` with batches of 4 KiB.
+pub const IN_FLIGHT_BATCHES_MAX: usize = 128;
+
+/// Produce bytes the whole server holds unanswered; past it, it stops reading.
+pub const INGEST_BYTES_MAX: usize = 64 << 20;
+
+/// Credit one subscription may hold: what the server may push ahead of the application.
+pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
+
+/// How long a fetch may wait for data, in milliseconds.
+pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
+
+/// Bytes one fetch may ask for; the first batch is returned even above it.
+pub const FETCH_BYTES_MAX: usize = FRAME_BYTES_MAX - (64 << 10);
+
+/// An uploaded plugin. Larger Go modules exist (1.8 MiB for a plain one); this holds them.
+pub const PLUGIN_BYTES_MAX: usize = 4 << 20;
+
+/// Plugins kept by one broker.
+pub const PLUGINS_MAX: usize = 1_000;
+
+/// A transform's configuration, as JSON text.
+pub const TRANSFORM_CONFIG_BYTES_MAX: usize = 64 << 10;
+
+/// Transforms in one topic's pipeline: each stage re-frames the batch.
+pub const PIPELINE_STAGES_MAX: usize = 16;
+
+/// Topics one transform may route to.
+pub const TRANSFORM_TARGETS_MAX: usize = 64;
+
+/// Functions of a plugin (a plain Go module has about 3,000).
+pub const PLUGIN_FUNCTIONS_MAX: u32 = 20_000;
+
+/// Body of one function of a plugin, in bytes: compile time grows faster than the body.
+pub const PLUGIN_FUNCTION_BYTES_MAX: usize = 256 << 10;
+
+/// Locals of one function: a 203 KB module with 50,000 took 1.55 GiB to compile.
+pub const PLUGIN_LOCALS_MAX: u32 = 4_096;
+
+/// Nesting of blocks in one function: 280 KB of nested blocks took 27 s to compile.
+pub const PLUGIN_NESTING_MAX: u32 = 1_024;
+
+/// Elements of all tables of a plugin.
+pub const PLUGIN_TABLE_ELEMENTS_MAX: u64 = 100_000;
+
+/// Memory of one plugin instance, by default.
+pub const GUEST_MEMORY_BYTES: usize = 64 << 20;
+
+/// What a transform's memory limit can be raised to.
+pub const GUEST_MEMORY_BYTES_CEILING: usize = 1 << 30;
+
+/// Stack of a guest call.
+pub const GUEST_STACK_BYTES: usize = 256 << 10;
+
+/// CPU time one batch may take in one transform, by default, in milliseconds.
+pub const GUEST_DEADLINE_MS: u32 = 1_000;
+
+/// What a guest may return for one batch.
+pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 << 20;
+
+/// Failures (traps, deadlines, bad outputs) of one batch that are followed down to the single record; past it the
+/// records not decided yet fail together, so that a broken guest costs a bounded time.
+pub const GUEST_FAILURES_PER_BATCH_MAX: usize = 64;
+
+/// One line a guest logs, and the text of one failure; the rest is cut off.
+pub const GUEST_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Lines a guest may log in one call; the rest is counted.
+pub const GUEST_LOG_LINES_PER_CALL_MAX: usize = 64;

@@ -1,0 +1,5 @@
+//! stub
+use bytes::Bytes;
+/// stub
+#[derive(Debug, Clone)]
+pub struct RecordBatch(Bytes);
