@@ -28,6 +28,10 @@ use crate::{
 /// Protocol id in the TLS handshake; one per major version.
 pub const ALPN: &[u8] = b"weir/1";
 
+/// The name every broker's certificate carries and every client asks for in the TLS handshake, whatever address it
+/// dialled: who a broker is says its CA, which the client has in its identity file.
+pub const TLS_SERVER_NAME: &str = "weir";
+
 /// Length of [`Prefix`] on the wire.
 pub const PREFIX_BYTES: usize = 32;
 
