@@ -1,1 +1,31 @@
-//! placeholder
+//! The partitioned log on redb: one durable commit for everything that waits, checked reads, retention.
+//!
+//! Owns the data directory's `segments/` and `state.redb`, and the lock on the directory. Knows partitions by id and
+//! record batches by their fixed header; topics, producers and groups are rows of bytes to it. Plain sync code: no
+//! async, no sockets; it reads no clock outside `clock.rs`.
+//!
+//! Invariants
+//! - The commit is the sole truth: `Store::submit` is the only way in which anything here changes. Everything else
+//!   (`state.redb`, indices, watermarks) is a projection that can be rebuilt from the commits.
+//! - The coverage of a partition has no holes: each append begins where the last one ended.
+//! - A reader sees nothing that is not synced, and no byte whose checksum and place were not checked.
+//! - Nothing is written to a file after a write or sync of it failed.
+//!
+//! ```text
+//! submit -> committer thread: drain, one redb transaction, one sync, answer all, repeat
+//!                 |                         |
+//!                 v                         v
+//!          tail (memory), index      overlay -> projector thread -> state.redb
+//! ```
+//!
+//! Start at [`Store`].
+
+mod commit;
+mod read;
+mod retention;
+mod store;
+
+pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
+pub use read::{ReadError, ReadOutcome};
+pub use retention::{RetentionError, RetentionReport};
+pub use store::{CloseError, CommitDone, OpenError, PartitionPlace, Store, StoreId, StoreOptions, StoreStats};
