@@ -17,7 +17,7 @@ mod error_code;
 mod ids;
 mod names;
 mod produce;
-mod record_batch;
+pub mod record_batch;
 mod topic;
 mod transform;
 

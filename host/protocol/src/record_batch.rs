@@ -1,5 +1,0 @@
-//! stub
-use bytes::Bytes;
-/// stub
-#[derive(Debug, Clone)]
-pub struct RecordBatch(Bytes);

@@ -1,0 +1,178 @@
+//! Zigzag varints as in Kafka records: 7 bits a byte, low bits first, small magnitudes short.
+//!
+//! Readers take what they read off the front of the slice and leave it alone on failure.
+
+/// Longest encoding of an `i32`.
+pub const I32_BYTES_MAX: usize = 5;
+/// Longest encoding of an `i64`.
+pub const I64_BYTES_MAX: usize = 10;
+
+const fn zigzag32(value: i32) -> u32 {
+    ((value << 1) ^ (value >> 31)) as u32
+}
+
+const fn zigzag64(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+const fn unzigzag32(raw: u32) -> i32 {
+    (raw >> 1) as i32 ^ -((raw & 1) as i32)
+}
+
+const fn unzigzag64(raw: u64) -> i64 {
+    (raw >> 1) as i64 ^ -((raw & 1) as i64)
+}
+
+/// Reads an `i32`; `None` when the bytes end within it or it does not fit.
+#[inline(always)]
+pub fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
+    // Nearly all numbers of a record have one or two bytes.
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag32(a.into()))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag32(u32::from(a & 0x7f) | u32::from(b) << 7))
+        }
+        _ => read_raw(bytes, I32_BYTES_MAX, u32::MAX.into()).map(|raw| unzigzag32(raw as u32)),
+    }
+}
+
+/// Reads an `i64`; `None` when the bytes end within it or it does not fit.
+#[inline(always)]
+pub fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag64(a.into()))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag64(u64::from(a & 0x7f) | u64::from(b) << 7))
+        }
+        _ => read_raw(bytes, I64_BYTES_MAX, u64::MAX).map(unzigzag64),
+    }
+}
+
+#[inline(never)]
+fn read_raw(bytes: &mut &[u8], bytes_max: usize, max: u64) -> Option<u64> {
+    let mut raw = 0u128;
+    for (index, &byte) in bytes.iter().take(bytes_max).enumerate() {
+        raw |= u128::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            let fits = u64::try_from(raw).ok().filter(|raw| *raw <= max)?;
+            *bytes = bytes.get(index + 1..)?;
+            return Some(fits);
+        }
+    }
+    None
+}
+
+/// Bytes that [`write_i32`] writes.
+#[inline]
+#[must_use]
+pub const fn len_i32(value: i32) -> usize {
+    len_raw(zigzag32(value) as u64)
+}
+
+/// Bytes that [`write_i64`] writes.
+#[inline]
+#[must_use]
+pub const fn len_i64(value: i64) -> usize {
+    len_raw(zigzag64(value))
+}
+
+const fn len_raw(raw: u64) -> usize {
+    // ceil(bits / 7), and one byte for zero.
+    (70 - (raw | 1).leading_zeros() as usize) / 7
+}
+
+/// Appends an `i32`.
+#[inline]
+pub fn write_i32(out: &mut Vec<u8>, value: i32) {
+    write_raw(out, zigzag32(value).into());
+}
+
+/// Appends an `i64`.
+#[inline]
+pub fn write_i64(out: &mut Vec<u8>, value: i64) {
+    write_raw(out, zigzag64(value));
+}
+
+#[inline]
+fn write_raw(out: &mut Vec<u8>, mut raw: u64) {
+    while raw >= 0x80 {
+        out.push(raw as u8 | 0x80);
+        raw >>= 7;
+    }
+    out.push(raw as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(a: i32, b: i64, shift in 0u32..64) {
+            let (a, b) = (a >> (shift % 32), b >> shift);
+            let mut out = Vec::new();
+            write_i32(&mut out, a);
+            prop_assert_eq!(out.len(), len_i32(a));
+            write_i64(&mut out, b);
+            prop_assert_eq!(out.len(), len_i32(a) + len_i64(b));
+            let mut rest = &out[..];
+            prop_assert_eq!((read_i32(&mut rest), read_i64(&mut rest), rest.len()), (Some(a), Some(b), 0));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_read_or_left_alone(bytes: Vec<u8>) {
+            let mut rest = &bytes[..];
+            if read_i32(&mut rest).is_none() {
+                prop_assert_eq!(rest, &bytes[..]);
+            }
+            let mut rest = &bytes[..];
+            if read_i64(&mut rest).is_none() {
+                prop_assert_eq!(rest, &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_range_have_their_known_bytes() {
+        for (value, bytes) in [
+            (0, &[0x00][..]),
+            (-1, &[0x01]),
+            (63, &[0x7e]),
+            (-64, &[0x7f]),
+            (64, &[0x80, 0x01]),
+            (i32::MAX, &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ] {
+            let mut out = Vec::new();
+            write_i32(&mut out, value);
+            assert_eq!(out, bytes);
+            assert_eq!(read_i32(&mut &out[..]), Some(value));
+        }
+        let mut out = Vec::new();
+        write_i64(&mut out, i64::MIN);
+        assert_eq!(out.len(), I64_BYTES_MAX);
+        assert_eq!(read_i64(&mut &out[..]), Some(i64::MIN));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bytes in
+            [&[][..], &[0x80], &[0xff; 4], &[0xff, 0xff, 0xff, 0xff, 0x10], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]]
+        {
+            assert_eq!(read_i32(&mut &bytes[..]), None, "{bytes:x?}");
+        }
+        for bytes in [&[0xff; 9][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], &[0xff; 11]] {
+            assert_eq!(read_i64(&mut &bytes[..]), None, "{bytes:x?}");
+        }
+    }
+}
