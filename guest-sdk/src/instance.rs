@@ -12,7 +12,7 @@ use crate::{
     Batch, BatchMalformed,
     answer::{Answer, Bases},
     config, json, log,
-    run::Laid,
+    run::Processed,
 };
 
 /// A plugin, as [`guest!`](crate::guest) makes one of a function.
@@ -31,7 +31,7 @@ pub trait Guest: Sized + 'static {
     ///
     /// # Errors
     /// Where the batch is malformed.
-    fn process(config: &Self::Config, batch: &Batch<'_>, answer: &mut Answer) -> Result<Laid, BatchMalformed>;
+    fn process(config: &Self::Config, batch: &Batch<'_>, answer: &mut Answer) -> Processed;
 }
 
 /// What one running plugin holds between calls: its configuration, and buffers to use again.

@@ -14,6 +14,9 @@ pub enum Laid {
     Records,
 }
 
+/// What is to be laid out, where the batch could be read.
+pub type Processed = Result<Laid, BatchMalformed>;
+
 impl Laid {
     pub(crate) fn finish(self, answer: &mut Answer, bases: Bases) -> &[u8] {
         match self {
@@ -32,7 +35,7 @@ pub fn filter<O: Outcome<bool>>(
     batch: &Batch<'_>,
     answer: &mut Answer,
     mut keep: impl FnMut(&Record<'_>) -> O,
-) -> Result<Laid, BatchMalformed> {
+) -> Processed {
     answer.begin_bitmap(batch.record_count());
     for record in batch.records() {
         let record = record?;
@@ -55,7 +58,7 @@ pub fn map<O: Outcome<()>>(
     batch: &Batch<'_>,
     answer: &mut Answer,
     mut map: impl FnMut(&Record<'_>, &mut NewValue<'_>) -> O,
-) -> Result<Laid, BatchMalformed> {
+) -> Processed {
     filter_map(batch, answer, |record, value| map(record, value).outcome().map(|()| Verdict::Replace))
 }
 
@@ -68,7 +71,7 @@ pub fn filter_map<O: Outcome<Verdict>>(
     batch: &Batch<'_>,
     answer: &mut Answer,
     mut decide: impl FnMut(&Record<'_>, &mut NewValue<'_>) -> O,
-) -> Result<Laid, BatchMalformed> {
+) -> Processed {
     answer.begin_bitmap(batch.record_count());
     for record in batch.records() {
         let record = record?;
@@ -87,7 +90,7 @@ pub fn flat_map<O: Outcome<()>>(
     batch: &Batch<'_>,
     answer: &mut Answer,
     mut expand: impl FnMut(&Record<'_>, &mut Records<'_>) -> O,
-) -> Result<Laid, BatchMalformed> {
+) -> Processed {
     answer.begin_records(batch.record_count());
     for record in batch.records() {
         let record = record?;
