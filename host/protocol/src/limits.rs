@@ -100,6 +100,12 @@ pub const PLUGIN_NESTING_MAX: u32 = 1_024;
 /// Elements of all tables of a plugin.
 pub const PLUGIN_TABLE_ELEMENTS_MAX: u64 = 100_000;
 
+/// Types, globals, imports, exports, data and element segments of a plugin, each: they cost memory per instance.
+pub const PLUGIN_ITEMS_MAX: u32 = 20_000;
+
+/// Tables of a plugin; compilers make one.
+pub const PLUGIN_TABLES_MAX: u32 = 4;
+
 /// Memory of one plugin instance, by default.
 pub const GUEST_MEMORY_BYTES: usize = 64 << 20;
 
@@ -112,6 +118,12 @@ pub const GUEST_STACK_BYTES: usize = 256 << 10;
 /// CPU time one batch may take in one transform, by default, in milliseconds.
 pub const GUEST_DEADLINE_MS: u32 = 1_000;
 
+/// What a transform's deadline can be raised to: a partition waits as long for one batch.
+pub const GUEST_DEADLINE_MS_CEILING: u32 = 60_000;
+
+/// Text of all failures of one batch; past it they come without: a guest may name one text for every record.
+pub const GUEST_FAILURE_TEXT_BYTES_PER_BATCH_MAX: usize = 1 << 20;
+
 /// What a guest may return for one batch.
 pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 << 20;
 
@@ -119,18 +131,12 @@ pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// records not decided yet fail together, so that a broken guest costs a bounded time.
 pub const GUEST_FAILURES_PER_BATCH_MAX: usize = 64;
 
+/// CPU time that calls made after the first failure of a batch may take, in multiples of the deadline: with the number
+/// of failures above, what one batch can cost at most. Finding one endless loop among 16,384 records takes 16.
+pub const GUEST_FAILURE_DEADLINES_PER_BATCH_MAX: u32 = 16;
+
 /// One line a guest logs, and the text of one failure; the rest is cut off.
 pub const GUEST_TEXT_BYTES_MAX: usize = 4 << 10;
 
 /// Lines a guest may log in one call; the rest is counted.
 pub const GUEST_LOG_LINES_PER_CALL_MAX: usize = 64;
-
-/// What the dead letter headers of one record may take: names, numbers, the failure's text and backtrace. A dead letter
-/// topic's `max_record_bytes` is its topic's and this much more.
-pub const DEAD_LETTER_HEADER_BYTES_MAX: usize = 16 << 10;
-
-/// Records of one batch that go to other topics (routed and dead letters), encoded: they share the batch's commit.
-pub const ROUTED_BYTES_PER_BATCH_MAX: usize = DECOMPRESSED_BYTES_MAX;
-
-/// Producers one partition remembers; past it the one that has not written for longest is forgotten.
-pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
