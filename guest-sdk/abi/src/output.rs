@@ -112,7 +112,9 @@ impl RecordEntry {
         entry(self.source, self.target, self.flags, self.body)
     }
 
-    fn decode(bytes: &[u8; ENTRY_LEN]) -> RecordEntry {
+    /// From its place in an output.
+    #[must_use]
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> RecordEntry {
         let (source, target, flags, body) = split_entry(bytes);
         RecordEntry { source, target, flags, body }
     }

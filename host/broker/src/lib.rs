@@ -1,1 +1,36 @@
-//! placeholder
+//! The core of weir: topics, produce, fetch, deployments. Doors in front of it, storage and transforms below it.
+//!
+//! Owns the catalog, the order of everything that is stored, and the mapping of errors to the wire. Never opens a
+//! socket, and reads time and chance in `clock.rs` alone.
+//!
+//! ```text
+//! Partition::produce ─► Sequencer (a value, under one lock) ─► Store::submit ─► committer ─► answers thread ─► ticket
+//!                            │          ▲
+//!                            ▼          │ finish
+//!                       plugin workers ─┘   (topics with a pipeline)
+//! ```
+//!
+//! Invariants
+//! - What is answered is durable: a batch with its producer's window, a topic with its catalog row.
+//! - Offsets are given under the sequencer's lock, and the commit is submitted before it is released.
+//! - No lock is held while a guest runs, a file is read or a commit is awaited, except the admin lock that puts
+//!   changes of the catalog in a row.
+//!
+//! Locks, in the order in which they may be held together: admin, sequencer, directory, a partition's settings.
+//!
+//! Start at [`Broker`], then `partition.rs` and `sequencer.rs`.
+
+mod broker;
+mod errors;
+mod partition;
+mod sequencer;
+mod versioned;
+
+pub use broker::{Broker, BrokerOptions};
+pub use errors::{
+    CatalogError, DeployError, FetchError, OpenBrokerError, PluginError, ProduceError, TopicError,
+    UnknownTopicOrPartition,
+};
+pub use partition::{Partition, ProduceTicket, ProducerPlace};
+pub use storage::{PartitionPlace, ReadOutcome, StoreOptions};
+pub use versioned::RowError;

@@ -140,3 +140,13 @@ pub const GUEST_TEXT_BYTES_MAX: usize = 4 << 10;
 
 /// Lines a guest may log in one call; the rest is counted.
 pub const GUEST_LOG_LINES_PER_CALL_MAX: usize = 64;
+
+/// What the dead letter headers of one record may take: names, numbers, the failure's text and backtrace. A dead letter
+/// topic's `max_record_bytes` is its topic's and this much more.
+pub const DEAD_LETTER_HEADER_BYTES_MAX: usize = 16 << 10;
+
+/// Records of one batch that go to other topics (routed and dead letters), encoded: they share the batch's commit.
+pub const ROUTED_BYTES_PER_BATCH_MAX: usize = DECOMPRESSED_BYTES_MAX;
+
+/// Producers one partition remembers; past it the one that has not written for longest is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;

@@ -5,7 +5,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::header::CRC_END;
-use crate::{BatchError, BatchHeader, Compression, HEADER_BYTES, Offset, records};
+use crate::{BatchError, BatchHeader, BatchProducer, Compression, HEADER_BYTES, Offset, records};
 
 /// One encoded batch with the right magic, lengths, CRC and possible counts. A clone shares the bytes.
 ///
@@ -85,6 +85,16 @@ impl RecordBatch {
         assert!(self.header.next_offset() <= Offset::MAX, "a partition holds fewer than 2^63 offsets");
         let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         *bytes.first_chunk_mut().expect("a batch has a header") = base_offset.0.to_be_bytes();
+        RecordBatch { header: self.header, bytes: bytes.freeze() }
+    }
+
+    /// The same batch by this producer, with this sequence: what a client sends again after its sequences changed. The
+    /// CRC is set anew, over the whole batch.
+    #[must_use]
+    pub fn with_producer(mut self, producer: BatchProducer) -> RecordBatch {
+        self.header.set_producer(producer);
+        let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        self.header.encode_over(&mut bytes);
         RecordBatch { header: self.header, bytes: bytes.freeze() }
     }
 

@@ -151,9 +151,7 @@ impl BatchBuilder {
 
     /// Makes the batch idempotent.
     pub fn producer(&mut self, producer: BatchProducer) -> &mut Self {
-        self.header.producer_id = producer.id.0 as i64;
-        self.header.producer_epoch = producer.epoch.0 as i16;
-        self.header.base_sequence = producer.base_sequence.0 as i32;
+        self.header.set_producer(producer);
         self
     }
 

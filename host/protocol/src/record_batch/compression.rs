@@ -150,8 +150,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Least room that is made at a time.
-    const STEP: usize = 16 << 10;
+    /// Least room that is made, and most that is cleared, at a time.
+    const STEP: usize = 64 << 10;
 
     /// Makes room for what is likely to come.
     fn expect_bytes(&mut self, bytes: usize) {
@@ -192,7 +192,8 @@ impl Output {
     /// Reads until the end of the reader, or to one byte more than the budget.
     fn fill_from(&mut self, mut reader: impl Read) -> Result<(), BatchError> {
         loop {
-            if self.bytes.len() == self.budget {
+            let start = self.bytes.len();
+            if start == self.budget {
                 return match reader.read(&mut [0]) {
                     Ok(0) => Ok(()),
                     Ok(_) => Err(self.over_budget()),
@@ -200,8 +201,9 @@ impl Output {
                 };
             }
             self.make_room()?;
-            let (start, room) = (self.bytes.len(), self.bytes.capacity().min(self.budget));
-            self.bytes.resize(room, 0);
+            // Readers want initialised memory: a step at a time, so that little is cleared in vain.
+            let room = self.bytes.capacity().min(self.budget) - start;
+            self.bytes.resize(start + room.min(Self::STEP), 0);
             let read = reader.read(self.bytes.get_mut(start..).unwrap_or_default());
             let read = read.map_err(|error| self.damaged(error))?;
             self.bytes.truncate(start + read);

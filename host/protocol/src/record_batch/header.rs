@@ -174,6 +174,13 @@ impl BatchHeader {
         Ok(())
     }
 
+    /// Makes the batch this producer's.
+    pub(super) const fn set_producer(&mut self, producer: BatchProducer) {
+        self.producer_id = producer.id.0 as i64;
+        self.producer_epoch = producer.epoch.0 as i16;
+        self.base_sequence = producer.base_sequence.0 as i32;
+    }
+
     /// Writes the header over the first 61 bytes of `batch`, with the CRC of what follows.
     ///
     /// # Panics

@@ -1,0 +1,292 @@
+//! What one partition remembers of one producer: enough to store a retry once and to answer it alike.
+//!
+//! Owns the duplicate check. Never answers anybody: it says what a batch is, the sequencer acts.
+//!
+//! Invariants
+//! - Entries are in order of their numbers, without holes; the durable ones come first.
+//! - An entry leaves only when [`IN_FLIGHT_BATCHES_MAX`] later ones, or one of a newer epoch, are *durable*: a failed
+//!   commit can take back what was added, so it must not have pushed anything out.
+//! - Within one epoch each entry begins at the sequence where the one before it ended.
+//!
+//! Start at [`Window::check`].
+
+use std::{collections::VecDeque, sync::Arc};
+
+use minicbor::{Decode, Encode};
+use protocol::{
+    Books, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordError, Sequence, limits::IN_FLIGHT_BATCHES_MAX,
+};
+
+use super::BatchId;
+use crate::{errors::ProduceError, versioned};
+
+/// What an idempotent producer writes on each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) producer: ProducerId,
+    pub(crate) epoch: Epoch,
+    pub(crate) base_sequence: Sequence,
+    pub(crate) record_count: u32,
+}
+
+/// What a batch is to the window.
+#[derive(Debug, Clone)]
+pub(crate) enum Check {
+    /// The next one.
+    New,
+    /// Already stored, and answered like this.
+    Stored(Arc<ProduceAnswer>),
+    /// The same as this one, which is not durable yet.
+    InFlight(BatchId),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    number: u64,
+    epoch: Epoch,
+    base_sequence: Sequence,
+    record_count: u32,
+    state: EntryState,
+}
+
+#[derive(Debug, Clone)]
+enum EntryState {
+    InFlight(BatchId),
+    Durable(Arc<ProduceAnswer>),
+}
+
+impl Entry {
+    fn next_sequence(&self) -> Sequence {
+        self.base_sequence.plus(self.record_count)
+    }
+
+    fn is_durable(&self) -> bool {
+        matches!(self.state, EntryState::Durable(_))
+    }
+}
+
+/// The last batches of one producer in one partition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Window {
+    entries: VecDeque<Entry>,
+    in_flight: usize,
+}
+
+impl Window {
+    /// What a batch with this stamp is.
+    ///
+    /// # Errors
+    /// When its epoch is old, or a batch between the last one and it is missing.
+    pub(crate) fn check(&self, stamp: &Stamp) -> Result<Check, ProduceError> {
+        let current = self.entries.back().map_or(stamp.epoch, |last| last.epoch);
+        if stamp.epoch < current {
+            return Err(ProduceError::ProducerFenced { epoch: stamp.epoch, current });
+        }
+        let same_epoch = self.entries.iter().rev().take_while(|entry| entry.epoch == stamp.epoch);
+        let duplicate = same_epoch
+            .clone()
+            .find(|entry| entry.base_sequence == stamp.base_sequence && entry.record_count == stamp.record_count);
+        if let Some(entry) = duplicate {
+            return Ok(match &entry.state {
+                EntryState::InFlight(batch) => Check::InFlight(*batch),
+                EntryState::Durable(answer) => Check::Stored(answer.clone()),
+            });
+        }
+        // A producer that the partition does not know, or that took a new epoch, begins at 0: were any other first
+        // sequence taken, a batch that overtook its predecessor would be stored before it.
+        let expected = same_epoch.into_iter().next().map_or(Sequence(0), Entry::next_sequence);
+        if stamp.base_sequence != expected {
+            return Err(ProduceError::OutOfOrderSequence { expected, found: stamp.base_sequence });
+        }
+        if self.in_flight >= IN_FLIGHT_BATCHES_MAX {
+            return Err(ProduceError::TooManyInFlight);
+        }
+        Ok(Check::New)
+    }
+
+    /// Adds a batch that [`check`](Self::check) called new; returns its number.
+    pub(crate) fn push(&mut self, stamp: &Stamp, batch: BatchId) -> u64 {
+        let number = self.entries.back().map_or(0, |last| last.number + 1);
+        self.entries.push_back(Entry {
+            number,
+            epoch: stamp.epoch,
+            base_sequence: stamp.base_sequence,
+            record_count: stamp.record_count,
+            state: EntryState::InFlight(batch),
+        });
+        self.in_flight += 1;
+        number
+    }
+
+    /// A batch is durable: remembers its answer, forgets what is too old.
+    pub(crate) fn make_durable(&mut self, number: u64, answer: Arc<ProduceAnswer>) {
+        let Some(first) = self.entries.front().map(|entry| entry.number) else { return };
+        let Some(entry) = number.checked_sub(first).and_then(|at| self.entries.get_mut(at as usize)) else { return };
+        assert_eq!(entry.number, number, "numbers of a window have no holes");
+        if !entry.is_durable() {
+            self.in_flight -= 1;
+        }
+        entry.state = EntryState::Durable(answer);
+        let epoch = entry.epoch;
+        while let Some(front) = self.entries.front()
+            && (front.epoch < epoch || front.number + IN_FLIGHT_BATCHES_MAX as u64 <= number)
+        {
+            assert!(front.is_durable(), "batches of a partition become durable in order");
+            self.entries.pop_front();
+        }
+    }
+
+    /// Takes back this batch and all after it; returns those after it, in order.
+    pub(crate) fn take_back(&mut self, number: u64) -> Vec<BatchId> {
+        let mut taken = Vec::new();
+        while self.entries.back().is_some_and(|last| last.number >= number && !last.is_durable()) {
+            let Some(Entry { number: taken_number, state: EntryState::InFlight(batch), .. }) = self.entries.pop_back()
+            else {
+                unreachable!("the entry was looked at")
+            };
+            self.in_flight -= 1;
+            if taken_number != number {
+                taken.push(batch);
+            }
+        }
+        taken.reverse();
+        taken
+    }
+
+    /// Takes back all that is not durable.
+    pub(crate) fn fall_back(&mut self) {
+        self.entries.retain(Entry::is_durable);
+        self.in_flight = 0;
+    }
+
+    /// Epoch and sequence after the last durable record; `None` when nothing is durable.
+    pub(crate) fn durable_place(&self) -> Option<(Epoch, Sequence)> {
+        self.entries.iter().rev().find(|entry| entry.is_durable()).map(|entry| (entry.epoch, entry.next_sequence()))
+    }
+
+    /// Whether nothing is remembered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Rebuilds a window from its rows, in any order. Rows of older epochs, and those whose slot was not overwritten
+    /// before the window moved on, are left out.
+    pub(crate) fn restore(mut rows: Vec<ProducerRow>) -> Window {
+        rows.sort_by_key(|row| row.number);
+        let Some(last) = rows.last() else { return Window::default() };
+        let (epoch, mut next) = (last.epoch, last.number + 1);
+        let mut entries = VecDeque::new();
+        for row in rows.into_iter().rev() {
+            if row.epoch != epoch || row.number + 1 != next || entries.len() == IN_FLIGHT_BATCHES_MAX {
+                break;
+            }
+            next = row.number;
+            entries.push_front(row.into_entry());
+        }
+        Window { entries, in_flight: 0 }
+    }
+}
+
+/// One entry as it is stored, in the same commit as its batch. Flat and in order, so that it costs some 40 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct ProducerRow {
+    #[n(0)]
+    pub(crate) number: u64,
+    #[n(1)]
+    pub(crate) epoch: Epoch,
+    #[n(2)]
+    pub(crate) base_sequence: Sequence,
+    #[n(3)]
+    pub(crate) record_count: u32,
+    #[n(4)]
+    base_offset: Offset,
+    #[n(5)]
+    span: u64,
+    #[n(6)]
+    kept: u64,
+    #[n(7)]
+    stored: u64,
+    #[n(8)]
+    dropped: u64,
+    #[n(9)]
+    dead_lettered: u64,
+    #[n(10)]
+    rejects: Vec<RecordError>,
+}
+
+/// Version of [`ProducerRow`]'s layout.
+const ROW_VERSION: u8 = 1;
+
+impl ProducerRow {
+    /// The row of a batch with this stamp, number and answer.
+    pub(crate) fn new(number: u64, stamp: &Stamp, answer: &ProduceAnswer) -> ProducerRow {
+        debug_assert_eq!(answer.books.rejected, answer.rejects.len() as u64);
+        ProducerRow {
+            number,
+            epoch: stamp.epoch,
+            base_sequence: stamp.base_sequence,
+            record_count: stamp.record_count,
+            base_offset: answer.base_offset,
+            span: answer.next_offset.since(answer.base_offset),
+            kept: answer.books.kept,
+            stored: answer.books.stored,
+            dropped: answer.books.dropped,
+            dead_lettered: answer.books.dead_lettered,
+            rejects: answer.rejects.clone(),
+        }
+    }
+
+    /// The key: partition, producer, and the slot that the number falls in, so that a new row takes an old one's place.
+    pub(crate) fn key(partition: PartitionId, producer: ProducerId, number: u64) -> [u8; 13] {
+        let mut key = [0; 13];
+        key[..4].copy_from_slice(&partition.0.to_be_bytes());
+        key[4..12].copy_from_slice(&producer.0.to_be_bytes());
+        key[12] = (number % IN_FLIGHT_BATCHES_MAX as u64) as u8;
+        key
+    }
+
+    /// The producer that a key of this partition names.
+    pub(crate) fn producer_of(key: &[u8]) -> Option<ProducerId> {
+        let bytes: [u8; 13] = key.try_into().ok()?;
+        let producer: [u8; 8] = bytes[4..12].try_into().ok()?;
+        Some(ProducerId(u64::from_be_bytes(producer)))
+    }
+
+    /// The value as stored.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        versioned::encode(ROW_VERSION, self)
+    }
+
+    /// Reads a stored value.
+    pub(crate) fn decode(value: &[u8]) -> Result<ProducerRow, versioned::RowError> {
+        versioned::decode(ROW_VERSION, value)
+    }
+
+    fn into_entry(self) -> Entry {
+        let books = Books {
+            records_in: self.record_count.into(),
+            kept: self.kept,
+            stored: self.stored,
+            dropped: self.dropped,
+            dead_lettered: self.dead_lettered,
+            rejected: self.rejects.len() as u64,
+        };
+        let answer = ProduceAnswer {
+            base_offset: self.base_offset,
+            next_offset: self.base_offset.plus(self.span),
+            books,
+            rejects: self.rejects,
+        };
+        Entry {
+            number: self.number,
+            epoch: self.epoch,
+            base_sequence: self.base_sequence,
+            record_count: self.record_count,
+            state: EntryState::Durable(Arc::new(answer)),
+        }
+    }
+}
+
+// The slot is one byte of the key.
+const _: () = assert!(IN_FLIGHT_BATCHES_MAX <= 256);

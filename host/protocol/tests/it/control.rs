@@ -1,0 +1,316 @@
+//! Control bodies: what is encoded is decoded, whatever it is, and arbitrary bytes are an error at worst.
+
+use std::collections::HashSet;
+
+use proptest::{collection::vec, option, prelude::*, sample::Index};
+use protocol::{
+    Books, Epoch, ErrorCode, Offset, OnError, PartitionDescription, PartitionId, PluginDescription, PluginHash,
+    PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig, TopicDescription, TopicName,
+    TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec, TransformStats, WireError,
+    control::{
+        AlterTopic, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement, Request, Response,
+        Status, UploadPlugin, Welcome, decode, encode,
+    },
+    limits::CONTROL_BODY_BYTES_MAX,
+};
+
+use crate::common::cases;
+
+fn topic() -> impl Strategy<Value = TopicName> {
+    "[a-z0-9_-]{1,20}".prop_map(|name| name.parse().unwrap())
+}
+
+fn plugin() -> impl Strategy<Value = PluginName> {
+    "[a-z0-9_-]{1,20}".prop_map(|name| name.parse().unwrap())
+}
+
+fn transform() -> impl Strategy<Value = TransformName> {
+    "[a-z0-9_-]{1,20}".prop_map(|name| name.parse().unwrap())
+}
+
+fn partition() -> impl Strategy<Value = TopicPartition> {
+    (topic(), any::<u32>()).prop_map(|(topic, partition)| TopicPartition { topic, partition })
+}
+
+fn offset() -> impl Strategy<Value = Offset> {
+    any::<u64>().prop_map(Offset)
+}
+
+fn offset_spec() -> impl Strategy<Value = OffsetSpec> {
+    prop_oneof![
+        Just(OffsetSpec::Beginning),
+        Just(OffsetSpec::End),
+        offset().prop_map(OffsetSpec::At),
+        any::<i64>().prop_map(OffsetSpec::Timestamp),
+    ]
+}
+
+fn retention() -> impl Strategy<Value = Retention> {
+    any::<(Option<u64>, Option<u64>)>().prop_map(|(age_ms, bytes)| Retention { age_ms, bytes })
+}
+
+fn config() -> impl Strategy<Value = TopicConfig> {
+    (retention(), any::<u32>()).prop_map(|(retention, max_record_bytes)| TopicConfig { retention, max_record_bytes })
+}
+
+fn on_error() -> impl Strategy<Value = OnError> {
+    proptest::sample::select(vec![OnError::DeadLetter, OnError::Drop, OnError::Reject, OnError::Pause])
+}
+
+fn limits() -> impl Strategy<Value = TransformLimits> {
+    any::<(u64, u32, u64)>().prop_map(|(memory_bytes, deadline_ms, output_bytes)| TransformLimits {
+        memory_bytes,
+        deadline_ms,
+        output_bytes,
+    })
+}
+
+fn placement() -> impl Strategy<Value = Placement> {
+    prop_oneof![Just(Placement::Last), transform().prop_map(Placement::Before), transform().prop_map(Placement::After)]
+}
+
+fn create_topic() -> impl Strategy<Value = CreateTopic> {
+    (topic(), any::<u32>(), config()).prop_map(|(name, partitions, config)| CreateTopic { name, partitions, config })
+}
+
+fn alter_topic() -> impl Strategy<Value = AlterTopic> {
+    (topic(), option::of(retention()), any::<(Option<u32>, Option<u32>)>()).prop_map(
+        |(name, retention, (max_record_bytes, partitions))| AlterTopic {
+            name,
+            retention,
+            max_record_bytes,
+            partitions,
+        },
+    )
+}
+
+fn deploy() -> impl Strategy<Value = DeployTransform> {
+    let who = (topic(), option::of(transform()), plugin());
+    let how = (".{0,40}", on_error(), option::of(limits()), vec(topic(), 0..3), placement());
+    (who, how).prop_map(|((topic, name, plugin), (config, on_error, limits, targets, placement))| DeployTransform {
+        topic,
+        name,
+        plugin,
+        config,
+        on_error,
+        limits,
+        targets,
+        placement,
+    })
+}
+
+fn upload() -> impl Strategy<Value = UploadPlugin> {
+    (plugin(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(name, wasm_bytes, hash)| UploadPlugin {
+        name,
+        wasm_bytes,
+        hash: PluginHash(hash),
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        vec(topic(), 0..4).prop_map(Request::DescribeTopics),
+        create_topic().prop_map(Request::CreateTopic),
+        topic().prop_map(Request::DeleteTopic),
+        alter_topic().prop_map(Request::AlterTopic),
+        (partition(), offset_spec()).prop_map(|(partition, spec)| Request::FindOffset(partition, spec)),
+        Just(Request::InitProducer),
+        Just(Request::ListPlugins),
+        plugin().prop_map(Request::DeletePlugin),
+        deploy().prop_map(Request::DeployTransform),
+        (topic(), transform()).prop_map(|(topic, name)| Request::RemoveTransform(topic, name)),
+        option::of(topic()).prop_map(Request::ListTransforms),
+        upload().prop_map(Request::UploadPlugin),
+        Just(Request::Status),
+    ]
+}
+
+fn topic_description() -> impl Strategy<Value = TopicDescription> {
+    let partition = any::<(u32, u64, u64, u64)>().prop_map(|(id, start, end, bytes)| PartitionDescription {
+        id: PartitionId(id),
+        log_start_offset: Offset(start),
+        high_watermark: Offset(end),
+        bytes,
+    });
+    (topic(), config(), vec(partition, 0..4)).prop_map(|(name, config, partitions)| TopicDescription {
+        name,
+        config,
+        partitions,
+    })
+}
+
+fn plugin_description() -> impl Strategy<Value = PluginDescription> {
+    (upload(), ".{0,40}", any::<u64>()).prop_map(|(upload, describe, uploaded_at_ms)| PluginDescription {
+        name: upload.name,
+        hash: upload.hash,
+        wasm_bytes: upload.wasm_bytes,
+        describe,
+        uploaded_at_ms,
+    })
+}
+
+fn transform_description() -> impl Strategy<Value = TransformDescription> {
+    (deploy(), transform(), any::<[u8; 32]>(), limits(), any::<(u32, [u64; 8])>()).prop_map(
+        |(
+            deploy,
+            name,
+            hash,
+            limits,
+            (stage, [batches, records_in, kept, records_out, dropped, failed, traps, ns]),
+        )| {
+            let DeployTransform { topic, plugin, config, on_error, targets, .. } = deploy;
+            let plugin_hash = PluginHash(hash);
+            TransformDescription {
+                topic,
+                stage,
+                spec: TransformSpec { name, plugin, plugin_hash, config, on_error, limits, targets },
+                stats: TransformStats { batches, records_in, kept, records_out, dropped, failed, traps, ns },
+            }
+        },
+    )
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    (".{0,20}", ".{0,20}", any::<[u64; 7]>(), option::of(".{0,20}")).prop_map(
+        |(
+            broker,
+            store_id,
+            [uptime_ms, disk_bytes, segments, commit_sequence, topics, partitions, connections],
+            read_only,
+        )| {
+            Status {
+                broker,
+                store_id,
+                uptime_ms,
+                disk_bytes,
+                segments,
+                commit_sequence,
+                topics,
+                partitions,
+                connections,
+                read_only,
+            }
+        },
+    )
+}
+
+fn response() -> impl Strategy<Value = Response> {
+    prop_oneof![
+        Just(Response::Done),
+        vec(topic_description(), 0..3).prop_map(Response::Topics),
+        offset().prop_map(Response::Offset),
+        any::<(u64, u16)>().prop_map(|(id, epoch)| Response::Producer(ProducerId(id), Epoch(epoch))),
+        vec(plugin_description(), 0..3).prop_map(Response::Plugins),
+        vec(transform_description(), 0..3).prop_map(Response::Transforms),
+        status().prop_map(Response::Status),
+    ]
+}
+
+fn produce_answer() -> impl Strategy<Value = ProduceAnswer> {
+    let reject = (any::<(u32, u16)>(), ".{0,20}").prop_map(|((index, code), text)| RecordError { index, code, text });
+    (any::<[u64; 8]>(), vec(reject, 0..4)).prop_map(
+        |([base, next, records_in, kept, stored, dropped, dead, no], rejects)| {
+            let books = Books { records_in, kept, stored, dropped, dead_lettered: dead, rejected: no };
+            ProduceAnswer { base_offset: Offset(base), next_offset: Offset(next), books, rejects }
+        },
+    )
+}
+
+fn wire_error() -> impl Strategy<Value = WireError> {
+    (proptest::sample::select(ErrorCode::ALL), ".{0,40}", any::<u32>())
+        .prop_map(|(code, text, retry_after_ms)| WireError { code, text, retry_after_ms })
+}
+
+/// Decodes bytes as everything that a peer may send.
+fn decode_as_all(bytes: &[u8]) {
+    let _ = (decode::<Request>(bytes), decode::<Response>(bytes), decode::<Hello>(bytes), decode::<Welcome>(bytes));
+    let _ = (decode::<WireError>(bytes), decode::<TopicPartition>(bytes), decode::<ProduceAnswer>(bytes));
+    let _ = decode::<Vec<RecordError>>(bytes);
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    #[test]
+    fn a_request_survives_the_wire(request in request()) {
+        prop_assert_eq!(decode::<Request>(&encode(&request)).unwrap(), request);
+    }
+
+    #[test]
+    fn a_response_survives_the_wire(response in response()) {
+        prop_assert_eq!(decode::<Response>(&encode(&response)).unwrap(), response);
+    }
+
+    #[test]
+    fn an_answer_or_error_survives_the_wire(answer in produce_answer(), error in wire_error()) {
+        prop_assert_eq!(decode::<ProduceAnswer>(&encode(&answer)).unwrap(), answer);
+        prop_assert_eq!(decode::<WireError>(&encode(&error)).unwrap(), error);
+    }
+
+    #[test]
+    fn the_greeting_survives_the_wire(words in any::<[u64; 2]>(), numbers in any::<[u32; 3]>(), text in ".{0,20}") {
+        let hello = Hello { client: text.clone(), features: words[0], features_required: words[1] };
+        prop_assert_eq!(decode::<Hello>(&encode(&hello)).unwrap(), hello);
+        let welcome = Welcome {
+            broker: text.clone(),
+            features: words[0],
+            store_id: text.clone(),
+            principal: text,
+            frame_bytes_max: numbers[0],
+            batch_bytes_max: numbers[1],
+            in_flight_bytes_per_handle: numbers[2],
+        };
+        prop_assert_eq!(decode::<Welcome>(&encode(&welcome)).unwrap(), welcome);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+        decode_as_all(&bytes);
+    }
+
+    #[test]
+    fn damaged_bodies_never_panic(response in response(), request in request(), place: Index, byte: u8, cut: Index) {
+        for mut bytes in [encode(&request), encode(&response)] {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            decode_as_all(&bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            decode_as_all(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_body_is_one_value_and_nothing_behind(request in request(), more in vec(any::<u8>(), 1..9)) {
+        let bytes = [encode(&request), more.clone()].concat();
+        let refused = matches!(decode::<Request>(&bytes), Err(ControlError::Trailing { bytes }) if bytes == more.len());
+        prop_assert!(refused);
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_unread() {
+    let body = encode(&".".repeat(CONTROL_BODY_BYTES_MAX));
+    assert!(matches!(decode::<String>(&body), Err(ControlError::TooLarge { .. })));
+}
+
+#[test]
+fn a_claimed_length_allocates_nothing() {
+    // DescribeTopics with an array, and a string, of 2^64 - 1 elements that are not there.
+    let array = [0x82, 0x00, 0x81, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let string = [0x82, 0x02, 0x81, 0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    assert!(matches!(decode::<Request>(&array), Err(ControlError::Invalid(_))));
+    assert!(matches!(decode::<Request>(&string), Err(ControlError::Invalid(_))));
+}
+
+#[test]
+fn error_codes_are_unique_and_come_back() {
+    let numbers: HashSet<u16> = ErrorCode::ALL.iter().map(|code| *code as u16).collect();
+    let words: HashSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!((numbers.len(), words.len()), (ErrorCode::ALL.len(), ErrorCode::ALL.len()));
+    for &code in ErrorCode::ALL {
+        assert_eq!(ErrorCode::from_number(code as u16), code);
+        assert_eq!(decode::<ErrorCode>(&encode(&code)).unwrap(), code);
+        assert!(!code.advice().is_empty());
+    }
+    assert_eq!(ErrorCode::from_number(u16::MAX), ErrorCode::Internal);
+}

@@ -1,0 +1,9 @@
+//! The crate through its public face, as one program.
+
+mod common;
+mod control;
+mod damage;
+mod kafka_batches;
+mod oracle;
+mod record_batch;
+mod varint;

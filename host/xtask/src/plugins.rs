@@ -1,0 +1,134 @@
+//! Builds the plugins, and checks those that are kept.
+//!
+//! A module is kept beside its source (`plugins/NAME/NAME.wasm`), so that a build of the broker needs no wasm target. Which
+//! toolchain made it, and its SHA-256, are kept in `plugins/toolchain.toml`: the same toolchain makes the same bytes.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    run::{root, succeed},
+    toolchain::{TARGET, Toolchain},
+};
+
+/// A plugin beyond this has something in it that it does not need.
+const WASM_BYTES_MAX: usize = 200 << 10;
+
+/// What is known of the kept modules.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    toolchain: String,
+    sha256: BTreeMap<String, String>,
+}
+
+impl Kept {
+    fn path() -> PathBuf {
+        root().join("plugins/toolchain.toml")
+    }
+
+    fn read() -> Result<Kept> {
+        let path = Self::path();
+        let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("read `{}`", path.display()))
+    }
+
+    fn write(&self) -> Result<()> {
+        let head = "# Written by `cargo xtask plugins`: what built the modules kept beside their sources, and their SHA-256.\n";
+        fs::write(Self::path(), format!("{head}{}", toml::to_string(self)?)).context("write `plugins/toolchain.toml`")
+    }
+}
+
+/// Builds all plugins and keeps them.
+pub(crate) fn build() -> Result<()> {
+    let toolchain = Toolchain::find()?;
+    let mut kept = Kept { toolchain: toolchain.identity.clone(), sha256: BTreeMap::new() };
+    for name in names()? {
+        let wasm = compile(&toolchain, &name)?;
+        println!("{name}: {} bytes", wasm.len());
+        fs::write(kept_path(&name), &wasm).with_context(|| format!("keep plugin `{name}`"))?;
+        kept.sha256.insert(name, sha256(&wasm));
+    }
+    kept.write()
+}
+
+/// Checks that the kept modules are the recorded ones and, where a toolchain is installed, what the sources build to.
+pub(crate) fn check() -> Result<()> {
+    let kept = Kept::read()?;
+    let names = names()?;
+    ensure!(
+        names.iter().eq(kept.sha256.keys()),
+        "`plugins/toolchain.toml` lists other plugins than there are; run `cargo xtask plugins`"
+    );
+    for name in &names {
+        let wasm = read_kept(name)?;
+        ensure!(sha256(&wasm) == kept.sha256[name], "`{name}.wasm` is not the recorded one; run `cargo xtask plugins`");
+    }
+    let toolchain = match Toolchain::find() {
+        Ok(toolchain) if toolchain.identity == kept.toolchain => toolchain,
+        Ok(other) => {
+            println!(
+                "plugins: as recorded; not rebuilt, `{}` is not the recorded `{}`",
+                other.identity, kept.toolchain
+            );
+            return Ok(());
+        }
+        Err(none) => {
+            println!("plugins: as recorded; not rebuilt: {none}");
+            return Ok(());
+        }
+    };
+    for name in &names {
+        if compile(&toolchain, name)? != read_kept(name)? {
+            bail!("`{name}.wasm` is not what its source builds to; run `cargo xtask plugins`");
+        }
+    }
+    println!("plugins: {} modules rebuilt, byte for byte", names.len());
+    Ok(())
+}
+
+/// The folders in `plugins/`, sorted.
+fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in root().join("plugins").read_dir().context("list `plugins`")? {
+        let path = entry.context("list `plugins`")?.path();
+        if path.join("Cargo.toml").is_file() {
+            names.push(path.file_name().context("a folder has a name")?.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds one plugin. Each on its own: what features crates get must not depend on which plugins there are.
+fn compile(toolchain: &Toolchain, name: &str) -> Result<Vec<u8>> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("plugins");
+    let mut build = toolchain.cargo_build();
+    build.arg("--package").arg(format!("weir-plugin-{name}")).arg("--target-dir").arg(&target);
+    succeed(&mut build).with_context(|| format!("build plugin `{name}`"))?;
+    let wasm = read(&target.join(TARGET).join("plugin").join(name.replace('-', "_")).with_extension("wasm"))?;
+    ensure!(wasm.len() <= WASM_BYTES_MAX, "`{name}.wasm` has {} bytes, more than {WASM_BYTES_MAX}", wasm.len());
+    Ok(wasm)
+}
+
+fn kept_path(name: &str) -> PathBuf {
+    root().join("plugins").join(name).join(name).with_extension("wasm")
+}
+
+fn read_kept(name: &str) -> Result<Vec<u8>> {
+    read(&kept_path(name))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read `{}`", path.display()))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
