@@ -51,7 +51,7 @@ pub fn find_first<'a>(json: &'a [u8], pointer: &Pointer) -> Result<Option<Value<
 }
 
 /// Shows every value at any of the pointers, with the pointer's index: each time a name occurs, in the order in which they
-/// end in the text (what is inside another value, before it).
+/// end in the text (what is inside another value, before it). More than 64 pointers take a further pass for every 64.
 ///
 /// # Errors
 /// Where the text, anywhere, is not JSON; some values may have been shown.
