@@ -20,12 +20,33 @@
 //!
 //! Start at [`Store`].
 
+mod backend;
+mod batches;
+mod clock;
 mod commit;
+mod committer;
+mod coverage;
+mod fault;
+mod file_system;
+mod format;
+mod group;
+mod index;
+mod layout;
+mod partitions;
 mod read;
+mod record;
+mod recovery;
 mod retention;
+mod sealed;
+mod segment;
+mod state;
+mod state_file;
 mod store;
+mod tail;
 
+pub use clock::{Clock, HostClock};
 pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
+pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, StoreFile};
 pub use read::{ReadError, ReadOutcome};
 pub use retention::{RetentionError, RetentionReport};
 pub use store::{CloseError, CommitDone, OpenError, PartitionPlace, Store, StoreId, StoreOptions, StoreStats};

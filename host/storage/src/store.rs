@@ -2,13 +2,34 @@
 //!
 //! Start at [`Store::open`].
 
-use std::{fmt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use protocol::{Offset, PartitionId, Retention};
 use thiserror::Error;
 
-use crate::{Commit, CommitError, CommitReceipt, ReadError, ReadOutcome, RetentionError, RetentionReport, StateTable};
+use crate::{
+    Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, ReadError, ReadOutcome,
+    RetentionError, RetentionReport, StateTable,
+    committer::{Committer, Job, Queue},
+    fault::Fault,
+    file_system::DirLock,
+    partitions::Partitions,
+    read, recovery, retention, sealed,
+    segment::{Segment, SegmentDir},
+    state::State,
+};
 
 /// Called once with a commit's answer, on the committer's thread: be quick (send on a channel).
 pub type CommitDone = Box<dyn FnOnce(Result<CommitReceipt, CommitError>) + Send>;
@@ -46,6 +67,10 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// State changes committed but not yet in `state.redb`; past it the committer waits. Bytes.
     pub overlay_bytes_max: usize,
+    /// The disk. Tests and the simulator put theirs here.
+    pub file_system: Arc<dyn FileSystem>,
+    /// The clock. Likewise.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for StoreOptions {
@@ -58,6 +83,8 @@ impl Default for StoreOptions {
             preallocate_bytes: 16 << 20,
             cache_bytes: 16 << 20,
             overlay_bytes_max: 16 << 20,
+            file_system: Arc::new(HostFileSystem),
+            clock: Arc::new(HostClock),
         }
     }
 }
@@ -144,122 +171,283 @@ pub enum CloseError {
     /// `state.redb` could not be brought up to the last commit; the next start does it.
     #[error("failed to apply the state: {cause}")]
     State {
-        /// What redb said.
+        /// What was said.
+        cause: String,
+    },
+    /// The active segment could not be closed; the next start repairs it.
+    #[error("failed to close the active segment: {cause}")]
+    Segment {
+        /// What was said.
         cause: String,
     },
 }
 
+/// What the threads of a store share.
+pub(crate) struct Shared {
+    pub(crate) options: StoreOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) segment_dir: Arc<SegmentDir>,
+    pub(crate) partitions: Partitions,
+    /// By id; the last is the active one.
+    pub(crate) segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    pub(crate) state: State,
+    pub(crate) queue: Queue,
+    pub(crate) counters: Counters,
+    pub(crate) read_only: Mutex<Option<String>>,
+    /// Held by a round of retention.
+    pub(crate) retention: Mutex<()>,
+    pub(crate) last_epoch: AtomicU64,
+}
+
+/// Numbers for [`StoreStats`], and the last sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commit_sequence: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) bytes_appended: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) tail_bytes: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    pub(crate) fn read_only(&self) -> Option<String> {
+        self.read_only.lock().clone()
+    }
+
+    /// Takes no commits any more. The first reason stays.
+    pub(crate) fn set_read_only(&self, why: String) {
+        self.read_only.lock().get_or_insert(why);
+    }
+
+    /// An epoch never used before.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        self.last_epoch.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    pub(crate) fn active_id(&self) -> u64 {
+        self.segments.read().last_key_value().map_or(0, |(id, _)| *id)
+    }
+}
+
 /// A handle on an open store. Cheap to clone; the last one dropped closes the store.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    _running: Arc<Running>,
+}
+
+/// The threads, and the lock on the directory; closes the store when the last handle goes.
+struct Running {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+    _lock: Box<dyn DirLock>,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    sealer: JoinHandle<()>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("id", &self.store_id()).finish_non_exhaustive()
+    }
+}
 
 impl Store {
     /// Opens the store in `dir`, and makes a new one where there is none.
     ///
     /// # Errors
     /// See [`OpenError`]. A newer format and a directory in use are refused before anything is written.
-    pub fn open(_dir: &Path, _options: StoreOptions) -> Result<Store, OpenError> {
-        todo!()
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+        let recovery::Opened { shared, active, unsealed, lock } = recovery::open(dir, options)?;
+        let shared = Arc::new(shared);
+        let threads =
+            start_threads(&shared, active, unsealed).map_err(|error| Fault::io(dir, "start threads for", error));
+        let threads = match threads {
+            Ok(threads) => threads,
+            Err(fault) => {
+                // The projector runs already; without this it would wait for ever.
+                let _ = shared.state.close();
+                return Err(fault.into());
+            }
+        };
+        let running = Running { shared: shared.clone(), threads: Mutex::new(Some(threads)), _lock: lock };
+        Ok(Store { shared, _running: Arc::new(running) })
     }
 
     /// The store's identity.
     #[must_use]
     pub fn store_id(&self) -> StoreId {
-        todo!()
+        self.shared.segment_dir.store
     }
 
     /// Hands a commit to the committer. Never blocks; first come, first served; the caller bounds what is in flight.
     ///
     /// `done` runs after the sync and after the watermarks moved, in the order of the submits.
-    pub fn submit(&self, _commit: Commit, _done: CommitDone) {
-        todo!()
+    pub fn submit(&self, commit: Commit, done: CommitDone) {
+        if let Err(job) = self.shared.queue.push(Job::Commit { commit, done }) {
+            job.refuse(CommitError::ShuttingDown);
+        }
     }
 
-    /// [`Store::submit`], and waits for the answer.
+    /// [`Store::submit`], and waits for the answer. Not to be called from a `done`.
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub fn commit(&self, _commit: Commit) -> Result<CommitReceipt, CommitError> {
-        todo!()
+    pub fn commit(&self, commit: Commit) -> Result<CommitReceipt, CommitError> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.submit(commit, Box::new(move |result| drop(sender.send(result))));
+        answer.recv().unwrap_or(Err(CommitError::ShuttingDown))
+    }
+
+    /// Leaves the active segment for a new one, if there is anything in it.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn roll(&self) -> Result<(), CommitError> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        let done = Box::new(move |result| drop(sender.send(result)));
+        if let Err(job) = self.shared.queue.push(Job::Roll { done }) {
+            job.refuse(CommitError::ShuttingDown);
+        }
+        answer.recv().unwrap_or(Err(CommitError::ShuttingDown))
     }
 
     /// Where a partition stands; `None` when there is none of that id.
     #[must_use]
-    pub fn partition(&self, _id: PartitionId) -> Option<PartitionPlace> {
-        todo!()
+    pub fn partition(&self, id: PartitionId) -> Option<PartitionPlace> {
+        self.shared.partitions.get(id).map(|partition| partition.place())
     }
 
     /// Every partition, by id.
     #[must_use]
     pub fn partitions(&self) -> Vec<(PartitionId, PartitionPlace)> {
-        todo!()
+        self.shared.partitions.all().iter().map(|partition| (partition.id, partition.place())).collect()
     }
 
     /// The lowest id never used.
     #[must_use]
     pub fn partition_id_next(&self) -> PartitionId {
-        todo!()
+        self.shared.partitions.next_id()
     }
 
     /// Reads from memory alone, without waiting for anything slow. `None` when the tail does not reach back to `from`
     /// (or the offset is out of range): use [`Store::read`] then.
     #[must_use]
-    pub fn read_tail(&self, _id: PartitionId, _from: Offset, _max_bytes: usize) -> Option<ReadOutcome> {
-        todo!()
+    pub fn read_tail(&self, id: PartitionId, from: Offset, max_bytes: usize) -> Option<ReadOutcome> {
+        read::read_tail(&self.shared.partitions, id, from, max_bytes)
     }
 
     /// Reads whole batches from `from` on, about `max_bytes` of them, the first even if it is larger. May read the disk.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, _id: PartitionId, _from: Offset, _max_bytes: usize) -> Result<ReadOutcome, ReadError> {
-        todo!()
+    pub fn read(&self, id: PartitionId, from: Offset, max_bytes: usize) -> Result<ReadOutcome, ReadError> {
+        read::read(&self.shared.partitions, id, from, max_bytes)
     }
 
     /// The first record at or after a time: its offset, or `None` when every record is older.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn offset_for_timestamp(&self, _id: PartitionId, _timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
-        todo!()
+    pub fn offset_for_timestamp(&self, id: PartitionId, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+        read::offset_for_timestamp(&self.shared.partitions, id, timestamp_ms)
     }
 
     /// One row of the state, as of the last commit.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn state_get(&self, _table: StateTable, _key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        todo!()
+    pub fn state_get(&self, table: StateTable, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.shared.state.get(table, key)?)
     }
 
     /// Every row whose key begins with `prefix`, in order of keys, as of the last commit.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn state_scan(&self, _table: StateTable, _prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        todo!()
+    pub fn state_scan(&self, table: StateTable, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        Ok(self.shared.state.scan(table, prefix)?)
     }
 
     /// Deletes what has expired at `now_ms`. Blocks for a commit and for unlinks.
     ///
     /// # Errors
     /// See [`RetentionError`].
-    pub fn run_retention(&self, _now_ms: i64) -> Result<RetentionReport, RetentionError> {
-        todo!()
+    pub fn run_retention(&self, now_ms: i64) -> Result<RetentionReport, RetentionError> {
+        retention::run(&self.shared, now_ms, |commit| self.commit(commit).map(drop), || self.roll())
     }
 
     /// The store in numbers.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        let shared = &self.shared;
+        let counters = &shared.counters;
+        let segments: Vec<_> = shared.segments.read().values().cloned().collect();
+        StoreStats {
+            disk_bytes: segments.iter().map(|segment| segment.disk_bytes()).sum::<u64>() + shared.state.disk_bytes(),
+            segments: segments.len(),
+            commit_sequence: counters.commit_sequence.load(Ordering::Acquire),
+            applied_sequence: shared.state.applied(),
+            commits: counters.commits.load(Ordering::Relaxed),
+            bytes_appended: counters.bytes_appended.load(Ordering::Relaxed),
+            bytes_written: counters.bytes_written.load(Ordering::Relaxed),
+            tail_bytes: counters.tail_bytes.load(Ordering::Relaxed),
+            read_only: shared.read_only(),
+        }
     }
 
-    /// Commits what waits, applies the state, ends the threads. Later submits get `ShuttingDown`; reads go on.
-    /// Dropping the last handle does the same.
+    /// Commits what waits, applies the state, ends the threads, closes the files. Later submits get `ShuttingDown`;
+    /// records can still be read, state not. Dropping the last handle does the same, and gives up the directory.
     ///
     /// # Errors
     /// See [`CloseError`].
     pub fn close(&self) -> Result<(), CloseError> {
-        todo!()
+        self._running.close()
     }
+}
+
+impl Running {
+    fn close(&self) -> Result<(), CloseError> {
+        // Held to the end: a second caller returns when the store is closed, not before.
+        let mut threads = self.threads.lock();
+        let Some(Threads { committer, sealer }) = threads.take() else { return Ok(()) };
+        self.shared.queue.close();
+        let committer = committer.join();
+        // The committer held the other end of the sealer's channel.
+        let sealer = sealer.join();
+        let state = self.shared.state.close();
+        let segments: Vec<_> = self.shared.segments.read().values().cloned().collect();
+        for segment in segments {
+            sealed::close(&segment).map_err(|fault| CloseError::Segment { cause: fault.text() })?;
+        }
+        if committer.is_err() || sealer.is_err() {
+            return Err(CloseError::Segment { cause: "a thread of the store panicked".into() });
+        }
+        state.map_err(|cause| CloseError::State { cause })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store was not closed cleanly; the next start repairs it");
+        }
+    }
+}
+
+fn start_threads(shared: &Arc<Shared>, active: Arc<Segment>, unsealed: Vec<Arc<Segment>>) -> std::io::Result<Threads> {
+    let (sender, to_seal) = mpsc::channel::<Arc<Segment>>();
+    unsealed.into_iter().for_each(|segment| drop(sender.send(segment)));
+    let sealer = std::thread::Builder::new().name("weir-sealer".into()).spawn(move || {
+        for segment in to_seal {
+            if let Err(fault) = sealed::seal(&segment) {
+                tracing::error!(cause = fault.text(), "a segment cannot be sealed; its index stays in memory");
+            }
+        }
+    })?;
+    let committer = Committer::new(shared.clone(), active, sender);
+    let committer = std::thread::Builder::new().name("weir-committer".into()).spawn(move || committer.run())?;
+    Ok(Threads { committer, sealer })
 }

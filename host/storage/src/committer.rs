@@ -1,0 +1,371 @@
+//! Writes commits to redb: one thread, one transaction and one sync for all that wait.
+//!
+//! Owns the only write transaction on the log, and with it every change of the store. Never looks inside a record.
+//!
+//! Invariants
+//! - The coverage of a partition has no holes: each append begins where the last one ended.
+//! - A commit is answered only after its transaction is synced and readers can see it, in the order of arrival.
+//! - After a failed transaction nothing is written any more: what waits is refused, reads go on.
+//!
+//! ```text
+//! submit -> queue -> drain <= 4 MiB -> admit (coverage) -> pack (group) -> transaction + sync
+//!                                                              -> state, index, watermarks, tail -> answers
+//! ```
+//!
+//! Start at [`Committer::step`].
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering, mpsc},
+};
+
+use parking_lot::{Condvar, Mutex};
+use redb::WriteTransaction;
+
+use crate::{
+    Commit, CommitError, CommitReceipt, StateTable,
+    coverage::{Admission, commit_bytes},
+    fault::Fault,
+    group::{Group, Packed, PackedExtent},
+    index::PartitionSpan,
+    layout,
+    partitions::Partitions,
+    record::{ChangeRow, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
+    segment::Segment,
+    store::{CommitDone, Shared},
+    tail::Tail,
+};
+
+/// Bytes of one row of a header's snapshot, about.
+const SNAPSHOT_ROW_BYTES: usize = 256 << 10;
+
+/// Called when a segment was rolled, or could not be.
+pub(crate) type RollDone = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+/// What waits for the committer.
+pub(crate) enum Job {
+    Commit {
+        commit: Commit,
+        done: CommitDone,
+    },
+    /// Leave the active segment, even if it is not full.
+    Roll {
+        done: RollDone,
+    },
+}
+
+impl Job {
+    /// Answers a job that was not done.
+    pub(crate) fn refuse(self, error: CommitError) {
+        match self {
+            Job::Commit { done, .. } => done(Err(error)),
+            Job::Roll { done } => done(Err(error)),
+        }
+    }
+}
+
+/// A job, and why it cannot be done, if so.
+type Sorted = (Job, Result<(), CommitError>);
+
+/// The queue before the committer. Unbounded: callers bound what they have in flight.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds a job; gives it back when the queue is closed.
+    pub(crate) fn push(&self, job: Job) -> Result<(), Job> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(job);
+        }
+        waiting.jobs.push_back(job);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Lets no more in; what waits is still done.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// The next group: what waits, up to about `bytes_max`. `None` when the queue is closed and empty.
+    fn drain(&self, bytes_max: usize) -> Option<Vec<Job>> {
+        let mut waiting = self.waiting.lock();
+        while waiting.jobs.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            self.arrived.wait(&mut waiting);
+        }
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(job) = waiting.jobs.front() {
+            let more = match job {
+                Job::Commit { commit, .. } => commit_bytes(commit),
+                Job::Roll { .. } => 0,
+            };
+            let alone = matches!(job, Job::Roll { .. });
+            if !group.is_empty() && (alone || bytes + more > bytes_max) {
+                break;
+            }
+            bytes += more;
+            group.extend(waiting.jobs.pop_front());
+            if alone {
+                break;
+            }
+        }
+        Some(group)
+    }
+}
+
+/// The committer's own state.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    active: Arc<Segment>,
+    tail: Tail,
+    /// One part while it is put together; kept for its memory.
+    scratch: Vec<u8>,
+    sealer: mpsc::Sender<Arc<Segment>>,
+}
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, sealer: mpsc::Sender<Arc<Segment>>) -> Committer {
+        let tail = Tail::new(shared.options.tail_bytes_max, shared.counters.tail_bytes.clone());
+        Committer { shared, active, tail, scratch: Vec::new(), sealer }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        while let Some(jobs) = self.shared.queue.drain(self.shared.options.group_bytes_max) {
+            self.step(jobs);
+        }
+    }
+
+    /// Does one group and answers all of it.
+    pub(crate) fn step(&mut self, jobs: Vec<Job>) {
+        if let Some(why) = self.shared.read_only() {
+            jobs.into_iter().for_each(|job| job.refuse(CommitError::ReadOnly { why: why.clone() }));
+            return;
+        }
+        let (admitted, group) = self.admit(jobs);
+        let committed = match group.is_empty() {
+            true => Ok(self.shared.counters.commit_sequence.load(Ordering::Acquire)),
+            false => self.commit(group),
+        };
+        for (job, result) in admitted {
+            match (job, result) {
+                (Job::Commit { done, .. }, Ok(())) => {
+                    done(committed.clone().map(|sequence| CommitReceipt { sequence }));
+                }
+                (Job::Roll { done }, Ok(())) => done(self.roll_on_request()),
+                (job, Err(error)) => job.refuse(error),
+            }
+        }
+    }
+
+    /// Sorts out what cannot be done, and gathers the rest.
+    fn admit(&self, jobs: Vec<Job>) -> (Vec<Sorted>, Group) {
+        let mut admission = Admission::new(&self.shared.partitions);
+        let mut group = Group::default();
+        let mut admitted = Vec::with_capacity(jobs.len());
+        for mut job in jobs {
+            let result = match &mut job {
+                Job::Commit { commit, .. } => admission.admit(commit).map(|()| group.add(std::mem::take(commit))),
+                Job::Roll { .. } => Ok(()),
+            };
+            admitted.push((job, result));
+        }
+        (admitted, group)
+    }
+
+    /// Makes a group durable and visible; its sequence.
+    fn commit(&mut self, group: Group) -> Result<u64, CommitError> {
+        if let Err(cause) = self.shared.state.wait_for_room() {
+            self.shared.set_read_only(cause.clone());
+            return Err(CommitError::ReadOnly { why: cause });
+        }
+        if self.is_full(&group) {
+            self.roll().map_err(|fault| self.fail(&fault))?;
+        }
+        let sequence = self.active.last_sequence() + 1;
+        let packed = self.write(sequence, group).map_err(|fault| self.fail(&fault))?;
+        self.publish(sequence, packed);
+        Ok(sequence)
+    }
+
+    /// Whether the active segment has no room for the group. An empty one takes any.
+    fn is_full(&self, group: &Group) -> bool {
+        let options = &self.shared.options;
+        let written = self.active.with_writable(|open| Ok(open.meter.used_bytes())).unwrap_or(0);
+        let entries = self.active.memory_index(|index| index.entries()).unwrap_or(0);
+        !self.active.is_empty()
+            && (written + group.file_bytes_estimate() > options.segment_bytes_max
+                || entries + group.entries() > options.segment_entries_max)
+    }
+
+    /// One transaction, one sync.
+    fn write(&mut self, sequence: u64, group: Group) -> Result<Packed, Fault> {
+        let active = self.active.clone();
+        let now_ms = self.shared.clock.now_ms();
+        let preallocate = self.shared.options.preallocate_bytes;
+        active.with_writable(|open| {
+            let ahead = group.file_bytes_estimate();
+            let io = |error| Fault::io(&active.path, "allocate blocks for", error);
+            open.meter.allocate_ahead(&*open.file, ahead, preallocate).map_err(io)?;
+            let transaction = open.db.begin_write().map_err(Fault::redb(&active.path, "write to"))?;
+            let packed = self.fill(&transaction, sequence, group, now_ms)?;
+            let before = open.meter.bytes_written();
+            transaction.commit().map_err(Fault::redb(&active.path, "write to"))?;
+            let counters = &self.shared.counters;
+            counters.bytes_written.fetch_add(open.meter.bytes_written() - before, Ordering::Relaxed);
+            Ok(packed)
+        })
+    }
+
+    fn fill(
+        &mut self,
+        transaction: &WriteTransaction,
+        sequence: u64,
+        group: Group,
+        now_ms: i64,
+    ) -> Result<Packed, Fault> {
+        let path = &self.active.path;
+        let mut log = transaction.open_table(layout::LOG_TABLE).map_err(Fault::redb(path, "write to"))?;
+        let active = &self.active;
+        let put = |part: u16, bytes: &mut [u8]| {
+            active.place(sequence, part).write_header(bytes);
+            log.insert((sequence, part), &*bytes).map(|_| ()).map_err(Fault::redb(path, "write to"))
+        };
+        group.pack(sequence, now_ms, &mut self.scratch, put)
+    }
+
+    /// Shows readers what is durable: state, index, watermarks, tail.
+    fn publish(&mut self, sequence: u64, packed: Packed) {
+        let shared = &self.shared;
+        for row in &packed.record.created {
+            let (id, retention) = (row.id, row.retention);
+            shared.partitions.insert(PartitionRow { id, retention, log_start: 0, next_offset: 0 });
+        }
+        shared.state.push(sequence, packed.record.state.into_iter().map(|StateRow(change)| change));
+        self.active.set_last_sequence(sequence);
+        let mut bytes_appended = 0;
+        for PackedExtent { partition: id, extent, tail } in packed.extents {
+            let Some(partition) = shared.partitions.get(id) else {
+                unreachable!("admitted appends are to partitions that exist, or are made in the same commit")
+            };
+            let step = PartitionSpan::of(&extent);
+            bytes_appended += step.bytes;
+            let tiled = self.active.memory_index_mut(|index| index.push(id, extent));
+            assert!(tiled == Some(true), "the active index continues where the partition ended");
+            tail.iter().for_each(|extent| self.tail.note(&partition, extent));
+            partition.with(|state| state.extend(&self.active, step, tail));
+        }
+        self.tail.shrink();
+        for change in packed.record.changes {
+            apply_change(&shared.partitions, &self.active, change);
+        }
+        let counters = &shared.counters;
+        counters.bytes_appended.fetch_add(bytes_appended, Ordering::Relaxed);
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.commit_sequence.store(sequence, Ordering::Release);
+    }
+
+    /// After a failure: no more writes; the file is looked at through an overlay from now on.
+    fn fail(&self, fault: &Fault) -> CommitError {
+        let cause = fault.text();
+        tracing::error!(cause, "a commit failed; the store is read-only until it is opened again");
+        self.shared.set_read_only(cause.clone());
+        if let Err(fault) = self.active.abandon() {
+            tracing::error!(cause = fault.text(), "the segment that failed cannot be read until the next start");
+        }
+        CommitError::Failed { cause }
+    }
+
+    fn roll_on_request(&mut self) -> Result<(), CommitError> {
+        if self.active.is_empty() { Ok(()) } else { self.roll().map_err(|fault| self.fail(&fault)) }
+    }
+
+    /// Begins the next segment and leaves the active one to the sealer.
+    fn roll(&mut self) -> Result<(), Fault> {
+        let previous =
+            PreviousSegment { segment: self.active.id, last_sequence: self.active.last_sequence(), failed: false };
+        let next = Arc::new(begin_segment(&self.shared, &self.active, Some(previous))?);
+        self.shared.segments.write().insert(next.id, next.clone());
+        let left = std::mem::replace(&mut self.active, next);
+        // Without the sealer it stays as it is, with its index in memory, until the next start.
+        let _ = self.sealer.send(left);
+        Ok(())
+    }
+}
+
+/// Makes the segment after `before`, with a snapshot of everything committed so far.
+pub(crate) fn begin_segment(
+    shared: &Shared,
+    before: &Segment,
+    previous: Option<PreviousSegment>,
+) -> Result<Segment, Fault> {
+    let snapshot = snapshot_rows(shared)?;
+    let header = SegmentHeader {
+        store: shared.segment_dir.store.0,
+        segment: before.id + 1,
+        epoch: shared.next_epoch(),
+        first_sequence: before.last_sequence() + 1,
+        previous,
+        created_at_ms: shared.clock.now_ms(),
+        partition_id_next: shared.partitions.next_id(),
+        snapshot_rows: snapshot.len() as u32,
+    };
+    Segment::create(&shared.segment_dir, header, &snapshot)
+}
+
+/// Partitions and small state, as of the last commit, in rows of bounded size.
+fn snapshot_rows(shared: &Shared) -> Result<Vec<SnapshotRow>, Fault> {
+    let mut rows = Vec::new();
+    for partitions in shared.partitions.rows().chunks(4_096) {
+        rows.push(SnapshotRow { partitions: partitions.to_vec(), state: Vec::new() });
+    }
+    for table in StateTable::ALL.into_iter().filter(|table| table.is_small()) {
+        let mut row = SnapshotRow::default();
+        let mut bytes = 0;
+        for (key, value) in shared.state.scan(table, &[])? {
+            bytes += key.len() + value.len();
+            row.state.push(StateRow(crate::StateChange { table, key, value: Some(value) }));
+            if bytes >= SNAPSHOT_ROW_BYTES {
+                rows.push(std::mem::take(&mut row));
+                bytes = 0;
+            }
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Applies a change of a partition to what readers see.
+pub(crate) fn apply_change(partitions: &Partitions, active: &Segment, change: ChangeRow) {
+    match change {
+        ChangeRow::SetRetention { id, retention } => {
+            if let Some(partition) = partitions.get(id) {
+                partition.with(|state| state.retention = retention);
+            }
+        }
+        ChangeRow::Delete { id } => {
+            partitions.remove(id);
+            active.memory_index_mut(|index| index.remove(id));
+        }
+        ChangeRow::SetLogStart { id, offset } => {
+            if let Some(partition) = partitions.get(id) {
+                partition.with(|state| state.set_log_start(offset.0));
+            }
+        }
+    }
+}

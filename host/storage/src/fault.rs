@@ -1,0 +1,69 @@
+//! What can go wrong between us and a file, told apart: the disk said no, or the bytes are not ours.
+//!
+//! Each operation turns it into its own error.
+
+use std::{io, path::Path};
+
+use crate::{OpenError, ReadError};
+
+/// A failure while reading or writing one file.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The disk, the system or redb failed at something.
+    Io { file: String, action: &'static str, cause: io::Error },
+    /// The bytes contradict their checksum, their place, or each other.
+    Damaged { file: String, what: String },
+}
+
+/// A file's name as errors show it.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Fault {
+    pub(crate) fn io(path: &Path, action: &'static str, cause: io::Error) -> Fault {
+        Fault::Io { file: file_name(path), action, cause }
+    }
+
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Fault {
+        Fault::Damaged { file: file_name(path), what: what.into() }
+    }
+
+    /// For `map_err`: what redb said while we tried `action` on the file.
+    pub(crate) fn redb<E: Into<redb::Error>>(path: &Path, action: &'static str) -> impl FnOnce(E) -> Fault {
+        move |error| match error.into() {
+            redb::Error::Corrupted(what) => Fault::damaged(path, what),
+            redb::Error::Io(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                Fault::damaged(path, cause.to_string())
+            }
+            redb::Error::Io(cause) => Fault::io(path, action, cause),
+            other => Fault::io(path, action, io::Error::other(other.to_string())),
+        }
+    }
+
+    /// One line for a commit's answer and the read-only state.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Fault::Io { file, action, cause } => format!("failed to {action} `{file}`: {cause}"),
+            Fault::Damaged { file, what } => format!("`{file}` is damaged: {what}"),
+        }
+    }
+}
+
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io { file, cause, .. } => ReadError::Io { file, cause: cause.to_string() },
+            Fault::Damaged { file, what } => ReadError::Damaged { file, what },
+        }
+    }
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io { file, action, cause } => OpenError::Io { action, file, source: cause },
+            Fault::Damaged { file, what } => OpenError::Damaged { file, what },
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! How a commit lies in a segment's `log` table: keys, page classes, and the header of a part.
+//!
+//! Owns bytes and sizes only; no I/O.
+//!
+//! ```text
+//! log: (sequence u64, part u16) -> part
+//!
+//! part     0 magic "wprt" | 4 part u16 | 6 version u16 | 8 sequence u64 | 16 epoch u64 | 24 segment u64
+//!         32 store id     | 48 body bytes u32 | 52 crc32c(body) u32 | 56 zero u32 | 60 crc32c(bytes 0..60) u32
+//!         64 body
+//! part 0   body: u32 record bytes | commit record | small data
+//! part 1.. body: record batches, packed in the order of partitions
+//! ```
+//! A leaf of redb is 2^k pages and holds one large value; one byte more would double it. So data is cut into bodies that
+//! fill a *page class* to the last byte, largest first, and what is left rides in part 0.
+//!
+//! Start at [`cut`] and [`PartPlace`].
+
+use redb::TableDefinition;
+
+use crate::StoreId;
+
+/// The table of commits.
+pub(crate) const LOG_TABLE: TableDefinition<'static, (u64, u16), &'static [u8]> = TableDefinition::new("log");
+
+/// Bytes before a part's body.
+pub(crate) const PART_HEADER_BYTES: usize = 64;
+
+/// What a redb leaf with one row of the log spends beside the value: type and count (4), key (10), end of value (4).
+const LEAF_OVERHEAD_BYTES: usize = 18;
+
+const PAGE_BYTES: usize = 4096;
+
+/// Largest class: fewer, larger pages are faster (1 MiB reached 0.70 of the raw disk where 64 KiB reached 0.47).
+const CLASS_MAX_FEW: usize = 1 << 20;
+
+/// Largest class where many partitions share a commit: a reader of one of them reads whole pages.
+const CLASS_MAX_MANY: usize = 256 << 10;
+
+/// Up to this many partitions in a commit are few.
+const FEW_PARTITIONS: usize = 4;
+
+/// Smallest class for a part of its own; less than its body rides with the commit record.
+const CLASS_MIN: usize = 16 << 10;
+
+const MAGIC: [u8; 4] = *b"wprt";
+const PART_VERSION: u16 = 1;
+
+/// Bytes of data that fill a page class exactly.
+const fn body_capacity(class: usize) -> usize {
+    class - LEAF_OVERHEAD_BYTES - PART_HEADER_BYTES
+}
+
+/// How `total` bytes of packed data are cut: the sizes of parts 1.., and what rides in part 0.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) parts: Vec<usize>,
+    pub(crate) inline: usize,
+}
+
+/// Cuts packed data into page classes. Parts fill their pages but for at most one, which leaves less than 1/32 empty.
+pub(crate) fn cut(total: usize, partitions: usize) -> Cut {
+    let largest = if partitions <= FEW_PARTITIONS { CLASS_MAX_FEW } else { CLASS_MAX_MANY };
+    let mut rest = total;
+    let mut parts = Vec::new();
+    while rest >= body_capacity(CLASS_MIN) {
+        let fits_in = (rest + LEAF_OVERHEAD_BYTES + PART_HEADER_BYTES).next_power_of_two();
+        let empty = fits_in.checked_sub(rest).unwrap_or(usize::MAX);
+        if fits_in <= largest && empty <= rest / 32 {
+            parts.push(rest);
+            rest = 0;
+            break;
+        }
+        let class = (fits_in / 2).min(largest);
+        let part = body_capacity(class).min(rest);
+        parts.push(part);
+        rest -= part;
+    }
+    Cut { parts, inline: rest }
+}
+
+/// What a commit of this much data and record takes of the file, more or less: room to allocate ahead.
+pub(crate) fn file_bytes_estimate(data: usize, record: usize) -> u64 {
+    // A sixteenth for page ends, and two dozen pages for redb's trees and a part 0 of its own class.
+    (data + data / 16 + 2 * record + 32 * PAGE_BYTES) as u64
+}
+
+/// Where a part belongs; says so in its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartPlace {
+    pub(crate) store: StoreId,
+    pub(crate) segment: u64,
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    pub(crate) part: u16,
+}
+
+impl PartPlace {
+    /// Fills in the header of `part`, whose body is in place behind it.
+    pub(crate) fn write_header(&self, part: &mut [u8]) {
+        let (header, body) = part.split_at_mut(PART_HEADER_BYTES);
+        header[0..4].copy_from_slice(&MAGIC);
+        header[4..6].copy_from_slice(&self.part.to_le_bytes());
+        header[6..8].copy_from_slice(&PART_VERSION.to_le_bytes());
+        header[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        header[16..24].copy_from_slice(&self.epoch.to_le_bytes());
+        header[24..32].copy_from_slice(&self.segment.to_le_bytes());
+        header[32..48].copy_from_slice(&self.store.0);
+        header[48..52].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        header[52..56].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        header[56..60].fill(0);
+        let crc = crc32c::crc32c(&header[..60]);
+        header[60..64].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The body of a stored part that says it belongs here. The body's own checksum is *not* checked: a reader checks
+    /// the checksums of the pieces it takes out ([`PartPlace::check_whole`] for the rest).
+    pub(crate) fn body<'p>(&self, part: &'p [u8]) -> Result<&'p [u8], &'static str> {
+        let (header, body) = part.split_at_checked(PART_HEADER_BYTES).ok_or("a part is cut off")?;
+        let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        if crc32c::crc32c(&header[..60]) != field(60) {
+            return Err("a part's header has a wrong checksum");
+        }
+        let mut expected = [0; 48];
+        expected[0..4].copy_from_slice(&MAGIC);
+        expected[4..6].copy_from_slice(&self.part.to_le_bytes());
+        expected[6..8].copy_from_slice(&PART_VERSION.to_le_bytes());
+        expected[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        expected[16..24].copy_from_slice(&self.epoch.to_le_bytes());
+        expected[24..32].copy_from_slice(&self.segment.to_le_bytes());
+        expected[32..48].copy_from_slice(&self.store.0);
+        if header[..48] != expected {
+            return Err("a part belongs to another place");
+        }
+        if field(48) as usize != body.len() {
+            return Err("a part has a wrong length");
+        }
+        Ok(body)
+    }
+
+    /// [`PartPlace::body`], with every byte checked.
+    pub(crate) fn check_whole<'p>(&self, part: &'p [u8]) -> Result<&'p [u8], &'static str> {
+        let body = self.body(part)?;
+        let crc = u32::from_le_bytes([part[52], part[53], part[54], part[55]]);
+        if crc32c::crc32c(body) == crc { Ok(body) } else { Err("a part has a wrong checksum") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: PartPlace = PartPlace { store: StoreId([7; 16]), segment: 1, epoch: 2, sequence: 3, part: 4 };
+
+    #[test]
+    fn a_part_opens_in_its_place_and_nowhere_else() {
+        let mut part = vec![9; PART_HEADER_BYTES + 100];
+        PLACE.write_header(&mut part);
+        assert!(PLACE.check_whole(&part).is_ok());
+        assert!(PartPlace { epoch: 1, ..PLACE }.body(&part).is_err());
+        assert!(PartPlace { part: 5, ..PLACE }.body(&part).is_err());
+        assert!(PLACE.body(&part[..70]).is_err());
+        for at in 0..part.len() {
+            let mut flipped = part.clone();
+            flipped[at] ^= 1;
+            assert!(PLACE.check_whole(&flipped).is_err(), "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_keeps_every_byte_and_wastes_little(total in 0_usize..20 << 20, partitions in 1_usize..100) {
+            let cut = cut(total, partitions);
+            prop_assert_eq!(cut.parts.iter().sum::<usize>() + cut.inline, total);
+            prop_assert!(cut.inline < CLASS_MIN);
+            let pages: usize =
+                cut.parts.iter().map(|part| (part + PART_HEADER_BYTES + LEAF_OVERHEAD_BYTES).next_power_of_two()).sum();
+            prop_assert!(pages <= total + total / 16 + PAGE_BYTES);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The commit record: what part 0 of every commit says, in CBOR with integer keys, so that it can grow.
+//!
+//! Owns the encoded forms and nothing else. Also the segment header's snapshot and the rows of a sealed index, which are
+//! made of the same pieces.
+//!
+//! Start at [`CommitRecord`].
+
+use bytes::Bytes;
+use minicbor::{
+    Decode, Decoder, Encode, Encoder,
+    decode::Error as DecodeError,
+    encode::{Error as EncodeError, Write},
+};
+use protocol::{Offset, PartitionId, Retention};
+
+use crate::{PartitionChange, StateChange, StateTable, index::Extent, index::Piece};
+
+/// Everything a commit made true, but for the bytes of the record batches.
+///
+/// Applied in the order of the fields: partitions created, extents, other partition changes, state.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct CommitRecord {
+    /// When, by the host's clock; what a restore to a point in time goes by.
+    #[n(0)]
+    pub(crate) committed_at_ms: i64,
+    /// Parts after part 0.
+    #[n(1)]
+    pub(crate) parts: u16,
+    #[n(2)]
+    pub(crate) created: Vec<CreatedRow>,
+    #[n(3)]
+    pub(crate) extents: Vec<PartitionExtent>,
+    #[n(4)]
+    pub(crate) changes: Vec<ChangeRow>,
+    #[n(5)]
+    pub(crate) state: Vec<StateRow>,
+}
+
+/// A partition that begins to exist.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct CreatedRow {
+    #[n(0)]
+    pub(crate) id: PartitionId,
+    #[n(1)]
+    pub(crate) retention: Retention,
+}
+
+/// An extent and whose it is. Positions in part 0 count from the end of the record, whose length they cannot know.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct PartitionExtent {
+    #[n(0)]
+    pub(crate) partition: PartitionId,
+    #[n(1)]
+    pub(crate) extent: ExtentRow,
+}
+
+/// An extent; its sequence is the record's (in a commit record) or its own (in an index row).
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct ExtentRow {
+    #[n(0)]
+    pub(crate) cover_start: u64,
+    #[n(1)]
+    pub(crate) cover_count: u64,
+    #[n(2)]
+    pub(crate) max_timestamp_ms: i64,
+    #[n(3)]
+    pub(crate) pieces: Vec<PieceRow>,
+    #[n(4)]
+    pub(crate) sequence: Option<u64>,
+}
+
+/// A run of bytes in one part's body.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct PieceRow {
+    #[n(0)]
+    pub(crate) part: u16,
+    #[n(1)]
+    pub(crate) position: u32,
+    #[n(2)]
+    pub(crate) length: u32,
+    #[n(3)]
+    pub(crate) crc: u32,
+}
+
+impl ExtentRow {
+    pub(crate) fn new(extent: &Extent, sequence: Option<u64>) -> Self {
+        let row = |piece: &Piece| PieceRow {
+            part: piece.part,
+            position: piece.position,
+            length: piece.length,
+            crc: piece.crc,
+        };
+        ExtentRow {
+            cover_start: extent.cover_start,
+            cover_count: extent.cover_end - extent.cover_start,
+            max_timestamp_ms: extent.max_timestamp_ms,
+            pieces: extent.pieces().map(row).collect(),
+            sequence,
+        }
+    }
+
+    /// The extent; `inline_base` is where small data begins in part 0's body. `None` when the numbers make no sense.
+    pub(crate) fn extent(&self, sequence: u64, inline_base: u32) -> Option<Extent> {
+        let cover_end = self.cover_start.checked_add(self.cover_count)?;
+        let mut pieces = Vec::with_capacity(self.pieces.len());
+        for row in &self.pieces {
+            let base = if row.part == 0 { inline_base } else { 0 };
+            let position = row.position.checked_add(base)?;
+            position.checked_add(row.length)?;
+            pieces.push(Piece { part: row.part, position, length: row.length, crc: row.crc });
+        }
+        Some(Extent::new(self.cover_start, cover_end, sequence, self.max_timestamp_ms, pieces))
+    }
+}
+
+/// A change of a partition that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+pub(crate) enum ChangeRow {
+    #[n(0)]
+    SetRetention {
+        #[n(0)]
+        id: PartitionId,
+        #[n(1)]
+        retention: Retention,
+    },
+    #[n(1)]
+    Delete {
+        #[n(0)]
+        id: PartitionId,
+    },
+    #[n(2)]
+    SetLogStart {
+        #[n(0)]
+        id: PartitionId,
+        #[n(1)]
+        offset: Offset,
+    },
+}
+
+impl ChangeRow {
+    /// The row of a change; a creation has a list of its own.
+    pub(crate) fn new(change: &PartitionChange) -> Option<ChangeRow> {
+        match *change {
+            PartitionChange::Create { .. } => None,
+            PartitionChange::SetRetention { id, retention } => Some(ChangeRow::SetRetention { id, retention }),
+            PartitionChange::Delete { id } => Some(ChangeRow::Delete { id }),
+            PartitionChange::SetLogStart { id, offset } => Some(ChangeRow::SetLogStart { id, offset }),
+        }
+    }
+}
+
+/// A row of state, set (`value`) or removed (no value).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StateRow(pub(crate) StateChange);
+
+impl<C> Encode<C> for StateRow {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        let StateChange { table, key, value } = &self.0;
+        e.array(3)?.u8(*table as u8)?.bytes(key)?;
+        match value {
+            Some(value) => e.bytes(value)?,
+            None => e.null()?,
+        };
+        Ok(())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for StateRow {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        if d.array()? != Some(3) {
+            return Err(DecodeError::message("a state row has three fields"));
+        }
+        let table = StateTable::from_number(d.u8()?).ok_or_else(|| DecodeError::message("unknown state table"))?;
+        let key = Bytes::copy_from_slice(d.bytes()?);
+        let value = if d.datatype()? == minicbor::data::Type::Null {
+            d.null()?;
+            None
+        } else {
+            Some(Bytes::copy_from_slice(d.bytes()?))
+        };
+        Ok(StateRow(StateChange { table, key, value }))
+    }
+}
+
+/// What a segment's header says beside the format row.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct SegmentHeader {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub(crate) store: [u8; 16],
+    #[n(1)]
+    pub(crate) segment: u64,
+    /// Which opening of the store made it: greater than every epoch before, never used again, so that what a lost
+    /// commit left on the disk does not pass for what was committed in its stead.
+    #[n(2)]
+    pub(crate) epoch: u64,
+    #[n(3)]
+    pub(crate) first_sequence: u64,
+    #[n(4)]
+    pub(crate) previous: Option<PreviousSegment>,
+    #[n(5)]
+    pub(crate) created_at_ms: i64,
+    #[n(6)]
+    pub(crate) partition_id_next: PartitionId,
+    /// Rows of the snapshot that follow.
+    #[n(7)]
+    pub(crate) snapshot_rows: u32,
+}
+
+/// The segment before, as it stood when the next one was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct PreviousSegment {
+    #[n(0)]
+    pub(crate) segment: u64,
+    /// Whatever it holds beyond this never happened.
+    #[n(1)]
+    pub(crate) last_sequence: u64,
+    /// Whether a write or sync of it failed: then it is never written again, not even to seal it.
+    #[n(2)]
+    pub(crate) failed: bool,
+}
+
+/// A row of the header's snapshot: some partitions and some rows of the small state, as of the sequence before the
+/// segment's first.
+#[derive(Debug, Clone, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct SnapshotRow {
+    #[n(0)]
+    pub(crate) partitions: Vec<PartitionRow>,
+    #[n(1)]
+    pub(crate) state: Vec<StateRow>,
+}
+
+/// A partition as the snapshot keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct PartitionRow {
+    #[n(0)]
+    pub(crate) id: PartitionId,
+    #[n(1)]
+    pub(crate) retention: Retention,
+    #[n(2)]
+    pub(crate) log_start: u64,
+    #[n(3)]
+    pub(crate) next_offset: u64,
+}
+
+/// What a sealed segment holds of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct SpanRow {
+    #[n(0)]
+    pub(crate) partition: PartitionId,
+    #[n(1)]
+    pub(crate) cover_start: u64,
+    #[n(2)]
+    pub(crate) cover_end: u64,
+    #[n(3)]
+    pub(crate) bytes: u64,
+    #[n(4)]
+    pub(crate) max_timestamp_ms: i64,
+}
+
+/// First row of a sealed segment's summary.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct SummaryHead {
+    #[n(0)]
+    pub(crate) last_sequence: u64,
+    /// Rows of spans that follow.
+    #[n(1)]
+    pub(crate) span_rows: u32,
+}
+
+/// Encodes into a fresh buffer.
+pub(crate) fn to_vec<T: Encode<()>>(value: &T) -> Vec<u8> {
+    match minicbor::to_vec(value) {
+        Ok(bytes) => bytes,
+        Err(error) => unreachable!("encoding into memory does not fail: {error}"),
+    }
+}
+
+/// Decodes all of `bytes`.
+pub(crate) fn from_slice<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Option<T> {
+    let mut decoder = Decoder::new(bytes);
+    let value = decoder.decode().ok()?;
+    (decoder.position() == bytes.len()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_encoding() {
+        let extent = Extent::new(
+            5,
+            9,
+            77,
+            -1,
+            vec![
+                Piece { part: 0, position: 10, length: 20, crc: 30 },
+                Piece { part: 2, position: 0, length: 9, crc: 1 },
+            ],
+        );
+        let record = CommitRecord {
+            committed_at_ms: 1,
+            parts: 2,
+            created: vec![CreatedRow { id: PartitionId(3), retention: Retention::default() }],
+            extents: vec![PartitionExtent { partition: PartitionId(3), extent: ExtentRow::new(&extent, None) }],
+            changes: vec![ChangeRow::Delete { id: PartitionId(1) }],
+            state: vec![
+                StateRow(StateChange { table: StateTable::Catalog, key: "k".into(), value: Some("v".into()) }),
+                StateRow(StateChange { table: StateTable::PluginState, key: "k".into(), value: None }),
+            ],
+        };
+        let decoded: CommitRecord = from_slice(&to_vec(&record)).unwrap();
+        assert_eq!(decoded, record);
+        let pieces: Vec<_> = decoded.extents[0].extent.extent(77, 100).unwrap().pieces().copied().collect();
+        assert_eq!((pieces[0].position, pieces[1].position), (110, 0));
+        assert_eq!(from_slice::<CommitRecord>(&[0xff, 0]), None);
+    }
+}

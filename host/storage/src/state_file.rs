@@ -1,0 +1,206 @@
+//! `state.redb`: one table of checked rows per state table, and the sequence up to which they are applied.
+//!
+//! Owns the file. Every transaction is two-phase with quick repair: the file is small, and unlike a segment it is
+//! rewritten in place, so it is opened after a crash without being read whole.
+//!
+//! Start at [`StateFile`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use crate::{
+    OpenError, StateChange, StateTable, StoreId,
+    backend::{FileBackend, FileMeter},
+    fault::Fault,
+    file_system::{FileSystem, OpenMode},
+    format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow, RowPlace},
+};
+
+type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Row 0: the store's id and the applied sequence.
+const APPLIED_TABLE: TableDefinition<'static, u32, &'static [u8]> = TableDefinition::new("applied");
+
+const fn table_name(table: StateTable) -> &'static str {
+    match table {
+        StateTable::Catalog => "catalog",
+        StateTable::Producers => "producers",
+        StateTable::GroupOffsets => "group-offsets",
+        StateTable::Positions => "positions",
+        StateTable::PluginState => "plugin-state",
+    }
+}
+
+const fn row_table(table: StateTable) -> RowTable {
+    TableDefinition::new(table_name(table))
+}
+
+/// The open file.
+pub(crate) struct StateFile {
+    path: PathBuf,
+    store: StoreId,
+    meter: Arc<FileMeter>,
+    /// `None` once it is closed.
+    db: RwLock<Option<Database>>,
+}
+
+impl StateFile {
+    /// Opens a file that is there, or makes one in which nothing is applied.
+    pub(crate) fn open(
+        file_system: &dyn FileSystem,
+        path: &Path,
+        mode: OpenMode,
+        store: StoreId,
+        cache_bytes: usize,
+    ) -> Result<StateFile, Fault> {
+        let io = |error| Fault::io(path, "open", error);
+        let file = file_system.open(path, mode).map_err(io)?;
+        let meter = Arc::<FileMeter>::default();
+        let backend = FileBackend::new(file, meter.clone()).map_err(io)?;
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(cache_bytes);
+        let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
+        let file = StateFile { path: path.to_path_buf(), store, meter, db: RwLock::new(Some(db)) };
+        if mode == OpenMode::New {
+            file.apply(&[], 0)?;
+        }
+        Ok(file)
+    }
+
+    /// Gives the file its final name once it is complete.
+    pub(crate) fn rename(&mut self, file_system: &dyn FileSystem, to: &Path) -> Result<(), Fault> {
+        file_system.rename(&self.path, to).map_err(|error| Fault::io(to, "name", error))?;
+        if let Some(dir) = to.parent() {
+            file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))?;
+        }
+        self.path = to.to_path_buf();
+        Ok(())
+    }
+
+    /// Sets and removes rows, and notes the sequence they reach up to, at once.
+    pub(crate) fn apply(&self, changes: &[StateChange], applied: u64) -> Result<(), Fault> {
+        let db = self.db.read();
+        let mut transaction = self.opened(db.as_ref())?.begin_write().map_err(self.fault("apply to"))?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        {
+            let mut format = transaction.open_table(FORMAT_TABLE).map_err(self.fault("apply to"))?;
+            let row = FormatRow { kind: FileKind::State }.encode();
+            if format.get(FORMAT_KEY).map_err(self.fault("apply to"))?.is_none() {
+                format.insert(FORMAT_KEY, row.as_slice()).map_err(self.fault("apply to"))?;
+            }
+        }
+        for of_one_table in changes.chunk_by(|a, b| a.table == b.table) {
+            let name = table_name(of_one_table[0].table);
+            let mut table = transaction.open_table(row_table(of_one_table[0].table)).map_err(self.fault("apply to"))?;
+            for StateChange { key, value, .. } in of_one_table {
+                match value {
+                    Some(value) => {
+                        let row = self.place(name, key).seal(value);
+                        table.insert(&key[..], row.as_slice()).map_err(self.fault("apply to"))?;
+                    }
+                    None => {
+                        table.remove(&key[..]).map_err(self.fault("apply to"))?;
+                    }
+                }
+            }
+        }
+        {
+            let mut table = transaction.open_table(APPLIED_TABLE).map_err(self.fault("apply to"))?;
+            let mut body = self.store.0.to_vec();
+            body.extend_from_slice(&applied.to_le_bytes());
+            let row = self.place("applied", &[]).seal(&body);
+            table.insert(0, row.as_slice()).map_err(self.fault("apply to"))?;
+        }
+        transaction.commit().map_err(self.fault("apply to"))
+    }
+
+    /// The sequence up to which the rows are applied.
+    pub(crate) fn applied(&self) -> Result<u64, Fault> {
+        let damaged = || Fault::damaged(&self.path, "its applied sequence is missing, or of another store");
+        let snapshot = self.snapshot()?;
+        let table = snapshot.open_table(APPLIED_TABLE).map_err(self.fault("read"))?;
+        let row = table.get(0).map_err(self.fault("read"))?.ok_or_else(damaged)?;
+        let body = self.place("applied", &[]).open(row.value()).ok_or_else(damaged)?;
+        let (store, applied) = body.split_first_chunk::<16>().ok_or_else(damaged)?;
+        let applied = applied.try_into().map_err(|_| damaged())?;
+        if *store == self.store.0 { Ok(u64::from_le_bytes(applied)) } else { Err(damaged()) }
+    }
+
+    pub(crate) fn get(&self, table: StateTable, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let snapshot = self.snapshot()?;
+        let rows = match snapshot.open_table(row_table(table)) {
+            Ok(rows) => rows,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(self.fault("read")(error)),
+        };
+        let Some(row) = rows.get(key).map_err(self.fault("read"))? else { return Ok(None) };
+        let value = self.open_row(table, key, row.value())?;
+        Ok(Some(Bytes::copy_from_slice(value)))
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<ReadTransaction, Fault> {
+        self.opened(self.db.read().as_ref())?.begin_read().map_err(self.fault("read"))
+    }
+
+    /// Visits the rows whose key begins with `prefix`, in order.
+    pub(crate) fn scan(
+        &self,
+        snapshot: &ReadTransaction,
+        table: StateTable,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), Fault> {
+        let rows = match snapshot.open_table(row_table(table)) {
+            Ok(rows) => rows,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            Err(error) => return Err(self.fault("read")(error)),
+        };
+        for row in rows.range(prefix..).map_err(self.fault("read"))? {
+            let (key, value) = row.map_err(self.fault("read"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            visit(key.value(), self.open_row(table, key.value(), value.value())?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.meter.disk_bytes()
+    }
+
+    pub(crate) fn close(&self) -> Result<(), Fault> {
+        self.db.write().take().map_or(Ok(()), |db| db.close().map_err(self.fault("close")))
+    }
+
+    fn place<'a>(&self, table: &'a str, key: &'a [u8]) -> RowPlace<'a> {
+        RowPlace { store: self.store, file: 0, table, key }
+    }
+
+    fn open_row<'r>(&self, table: StateTable, key: &[u8], row: &'r [u8]) -> Result<&'r [u8], Fault> {
+        let body = self.place(table_name(table), key).open(row);
+        body.ok_or_else(|| Fault::damaged(&self.path, format!("a row of `{}` has a wrong checksum", table_name(table))))
+    }
+
+    fn opened<'d>(&self, db: Option<&'d Database>) -> Result<&'d Database, Fault> {
+        db.ok_or_else(|| Fault::io(&self.path, "read", std::io::Error::other("the store is closed")))
+    }
+
+    fn fault<E: Into<redb::Error>>(&self, action: &'static str) -> impl FnOnce(E) -> Fault {
+        Fault::redb(&self.path, action)
+    }
+}
+
+/// Checks the format of a file that may not be touched.
+pub(crate) fn check_format(path: &Path, db: &impl ReadableDatabase) -> Result<(), OpenError> {
+    let snapshot = db.begin_read().map_err(Fault::redb(path, "read"))?;
+    let format = snapshot.open_table(FORMAT_TABLE).map_err(Fault::redb(path, "read"))?;
+    FormatRow { kind: FileKind::State }.check(path, &format)
+}

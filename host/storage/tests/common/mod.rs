@@ -1,0 +1,89 @@
+//! Shared set-up: commits and batches as a broker would make them.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use bytes::Bytes;
+use protocol::{BatchBuilder, Compression, Offset, PartitionId, Record, RecordBatch, Retention};
+use storage::{Append, Commit, PartitionChange, StateChange, StateTable, Store, StoreOptions};
+
+pub const P: PartitionId = PartitionId(0);
+
+pub const FOREVER: Retention = Retention { age_ms: None, bytes: None };
+
+/// Options under which everything happens early: small segments, a small tail.
+pub fn small() -> StoreOptions {
+    StoreOptions {
+        segment_bytes_max: 2 << 20,
+        tail_bytes_max: 256 << 10,
+        preallocate_bytes: 1 << 20,
+        cache_bytes: 4 << 20,
+        ..StoreOptions::default()
+    }
+}
+
+/// A batch of `count` records of `bytes` each, one millisecond apart from `timestamp_ms` on.
+pub fn batch(base: u64, count: u32, bytes: usize, timestamp_ms: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for at in 0..count {
+        let mut value: Vec<u8> = format!("{base}+{at} ").into_bytes();
+        value.extend((0..bytes).map(|byte| (byte as u64 * 31 + base) as u8));
+        builder.append(&Record::unkeyed(value, timestamp_ms + i64::from(at))).unwrap();
+    }
+    builder.finish(Offset(base)).unwrap().into_bytes()
+}
+
+pub fn create(id: PartitionId, retention: Retention) -> Commit {
+    Commit { partitions: vec![PartitionChange::Create { id, retention }], ..Commit::default() }
+}
+
+pub fn change(change: PartitionChange) -> Commit {
+    Commit { partitions: vec![change], ..Commit::default() }
+}
+
+/// The append of one batch with nothing dropped.
+pub fn append(partition: PartitionId, base: u64, count: u32, bytes: usize, timestamp_ms: i64) -> Append {
+    Append {
+        partition,
+        cover_start: Offset(base),
+        cover_end: Offset(base + u64::from(count)),
+        batches: Some(batch(base, count, bytes, timestamp_ms)),
+        max_timestamp_ms: timestamp_ms + i64::from(count) - 1,
+    }
+}
+
+/// An append of which every record was dropped.
+pub fn gap(partition: PartitionId, start: u64, end: u64) -> Append {
+    Append { partition, cover_start: Offset(start), cover_end: Offset(end), batches: None, max_timestamp_ms: 0 }
+}
+
+pub fn appends(appends: Vec<Append>) -> Commit {
+    Commit { appends, ..Commit::default() }
+}
+
+pub fn set(table: StateTable, key: &str, value: &str) -> StateChange {
+    StateChange { table, key: key.to_owned().into(), value: Some(value.to_owned().into()) }
+}
+
+/// Everything readable from `from` on, batch by batch, stepping as a consumer does.
+pub fn read_all(store: &Store, id: PartitionId, from: u64, max_bytes: usize) -> Vec<RecordBatch> {
+    let mut next = Offset(from);
+    let mut found = Vec::new();
+    loop {
+        let outcome = store.read(id, next, max_bytes).unwrap();
+        for mut run in outcome.batches {
+            while let Some(batch) = RecordBatch::split_first(&mut run).unwrap() {
+                found.push(batch);
+            }
+        }
+        if outcome.next_offset == next {
+            assert_eq!(outcome.next_offset, outcome.high_watermark);
+            return found;
+        }
+        assert!(outcome.next_offset > next);
+        next = outcome.next_offset;
+    }
+}
+
+/// Base offsets and bytes, for comparison.
+pub fn plain(batches: &[RecordBatch]) -> Vec<(u64, Bytes)> {
+    batches.iter().map(|batch| (batch.header().base_offset.0, batch.bytes().clone())).collect()
+}
