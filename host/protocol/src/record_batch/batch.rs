@@ -5,7 +5,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::header::CRC_END;
-use crate::{BatchError, BatchHeader, BatchProducer, Compression, HEADER_BYTES, Offset, records};
+use crate::{BatchError, BatchHeader, BatchProducer, Compression, HEADER_BYTES, Offset, RecordView, records};
 
 /// One encoded batch with the right magic, lengths, CRC and possible counts. A clone shares the bytes.
 ///
@@ -146,14 +146,12 @@ impl RecordBatch {
         let (mut found, mut offset_min) = (0u32, 0u32);
         for record in records(section) {
             let record = record?;
-            let index = found;
             if record.offset_delta < offset_min || record.offset_delta > self.header.last_offset_delta {
-                return Err(BatchError::OffsetOrder { index, offset_delta: record.offset_delta });
+                return Err(BatchError::OffsetOrder { index: found, offset_delta: record.offset_delta });
             }
             // The raw record is a few bytes longer than its payload, so the common case needs one comparison.
-            if record.raw.len() > max_record_bytes && record.payload_bytes() > max_record_bytes {
-                let bytes = record.payload_bytes();
-                return Err(BatchError::RecordTooLarge { index, bytes, limit: max_record_bytes });
+            if record.raw.len() > max_record_bytes {
+                check_payload(found, record, max_record_bytes)?;
             }
             offset_min = record.offset_delta + 1;
             found += 1;
@@ -185,5 +183,13 @@ impl RecordBatch {
             return Ok(());
         };
         Err(BatchError::NotProducible { rule })
+    }
+}
+
+#[cold]
+fn check_payload(index: u32, record: RecordView<'_>, limit: usize) -> Result<(), BatchError> {
+    match record.payload_bytes() {
+        bytes if bytes > limit => Err(BatchError::RecordTooLarge { index, bytes, limit }),
+        _ => Ok(()),
     }
 }

@@ -16,6 +16,8 @@ pub struct BatchBuilder {
     /// 61 bytes for the header, then the records section.
     buffer: Vec<u8>,
     header: BatchHeader,
+    /// What the section may grow to.
+    section_bytes_max: usize,
     /// Base and maximum timestamp are taken from the records.
     timestamps_known: bool,
     /// Offset delta of the next record appended without one.
@@ -56,7 +58,7 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: 0,
         };
-        BatchBuilder { buffer: room(section_bytes), header, timestamps_known: false, next_offset_delta: 0 }
+        BatchBuilder::with_header(header, section_bytes, false)
     }
 
     /// A batch that replaces another one: the same timestamps, producer, attributes, codec and covered offsets, but no
@@ -64,7 +66,16 @@ impl BatchBuilder {
     #[must_use]
     pub fn replacing(header: &BatchHeader, section_bytes: usize) -> BatchBuilder {
         let header = BatchHeader { record_count: 0, ..*header };
-        BatchBuilder { buffer: room(section_bytes), header, timestamps_known: true, next_offset_delta: 0 }
+        BatchBuilder::with_header(header, section_bytes, true)
+    }
+
+    fn with_header(header: BatchHeader, section_bytes: usize, timestamps_known: bool) -> BatchBuilder {
+        // What is not compressed must fit the batch as it is; what is must be readable under everybody's budget.
+        let section_bytes_max = match header.attributes.compression() {
+            Compression::None => BATCH_BYTES_MAX - HEADER_BYTES,
+            _ => DECOMPRESSED_BYTES_MAX,
+        };
+        BatchBuilder { buffer: room(section_bytes), header, section_bytes_max, timestamps_known, next_offset_delta: 0 }
     }
 
     /// Appends a record at the next offset.
@@ -215,13 +226,9 @@ impl BatchBuilder {
     }
 
     fn check_room(&self, bytes: usize, records: u32, last_offset_delta: u32) -> Result<(), BatchError> {
-        // What cannot be compressed must fit the batch as it is; what can must be readable under everybody's budget.
-        let (compression, room) = match self.header.attributes.compression() {
-            Compression::None => (Compression::None, BATCH_BYTES_MAX - HEADER_BYTES),
-            compression => (compression, DECOMPRESSED_BYTES_MAX),
-        };
-        if self.section_bytes().saturating_add(bytes) > room {
-            return Err(BatchError::Budget { compression, budget: room });
+        if self.section_bytes().saturating_add(bytes) > self.section_bytes_max {
+            let compression = self.header.attributes.compression();
+            return Err(BatchError::Budget { compression, budget: self.section_bytes_max });
         }
         let records = u64::from(self.header.record_count) + u64::from(records);
         if records > BATCH_RECORDS_MAX as u64 || last_offset_delta > i32::MAX as u32 {

@@ -15,7 +15,7 @@ const fn zigzag64(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-const fn unzigzag32(raw: u32) -> i32 {
+pub(super) const fn unzigzag32(raw: u32) -> i32 {
     (raw >> 1) as i32 ^ -((raw & 1) as i32)
 }
 
@@ -36,7 +36,11 @@ pub fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
             *bytes = rest;
             Some(unzigzag32(u32::from(a & 0x7f) | u32::from(b) << 7))
         }
-        _ => read_raw(bytes, I32_BYTES_MAX, u32::MAX.into()).map(|raw| unzigzag32(raw as u32)),
+        _ => {
+            let (raw, rest) = split_raw(bytes, I32_BYTES_MAX, u32::MAX.into())?;
+            *bytes = rest;
+            Some(unzigzag32(raw as u32))
+        }
     }
 }
 
@@ -52,19 +56,23 @@ pub fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
             *bytes = rest;
             Some(unzigzag64(u64::from(a & 0x7f) | u64::from(b) << 7))
         }
-        _ => read_raw(bytes, I64_BYTES_MAX, u64::MAX).map(unzigzag64),
+        _ => {
+            let (raw, rest) = split_raw(bytes, I64_BYTES_MAX, u64::MAX)?;
+            *bytes = rest;
+            Some(unzigzag64(raw))
+        }
     }
 }
 
+/// Takes the slice by value: handing on the reference would keep the caller's cursor in memory instead of registers.
 #[inline(never)]
-fn read_raw(bytes: &mut &[u8], bytes_max: usize, max: u64) -> Option<u64> {
+fn split_raw(bytes: &[u8], bytes_max: usize, max: u64) -> Option<(u64, &[u8])> {
     let mut raw = 0u128;
     for (index, &byte) in bytes.iter().take(bytes_max).enumerate() {
         raw |= u128::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
             let fits = u64::try_from(raw).ok().filter(|raw| *raw <= max)?;
-            *bytes = bytes.get(index + 1..)?;
-            return Some(fits);
+            return Some((fits, bytes.get(index + 1..)?));
         }
     }
     None
@@ -102,7 +110,16 @@ pub fn write_i64(out: &mut Vec<u8>, value: i64) {
 }
 
 #[inline]
-fn write_raw(out: &mut Vec<u8>, mut raw: u64) {
+fn write_raw(out: &mut Vec<u8>, raw: u64) {
+    match raw {
+        0..0x80 => out.push(raw as u8),
+        0x80..0x4000 => out.extend_from_slice(&[raw as u8 | 0x80, (raw >> 7) as u8]),
+        _ => write_long(out, raw),
+    }
+}
+
+#[inline(never)]
+fn write_long(out: &mut Vec<u8>, mut raw: u64) {
     while raw >= 0x80 {
         out.push(raw as u8 | 0x80);
         raw >>= 7;

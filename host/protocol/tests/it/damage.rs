@@ -92,7 +92,7 @@ fn framed(compression: Compression, compressed: Vec<u8>) -> RecordBatch {
 
 #[test]
 fn a_bomb_is_refused_at_the_budget() {
-    let zeros = Bytes::from(vec![0; 32 << 20]);
+    let zeros = Bytes::from(vec![0; 8 << 20]);
     let header: BatchHeader = *sample(Compression::None).header();
     for &compression in &Compression::ALL[1..] {
         let bomb = encode_section(&header, &zeros, compression).unwrap();
