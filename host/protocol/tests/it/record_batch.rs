@@ -123,6 +123,17 @@ fn the_base_offset_is_set_in_place_when_nobody_else_holds_the_bytes() {
 }
 
 #[test]
+fn the_producer_is_changed_with_a_new_crc() {
+    let held = one();
+    for batch in [one(), held.clone()] {
+        let renamed = batch.with_producer(PRODUCER);
+        let decoded = RecordBatch::decode(renamed.bytes().clone()).unwrap();
+        assert_eq!((decoded.header().producer(), read(&decoded)), (Some(PRODUCER), read(&one())));
+    }
+    assert_eq!(held, one());
+}
+
+#[test]
 fn an_uncompressed_section_is_not_copied() {
     let batch = one();
     assert_eq!(batch.records_section(BUDGET).unwrap().as_ptr(), batch.bytes()[HEADER_BYTES..].as_ptr());
