@@ -52,6 +52,51 @@ pub(crate) fn constant_output(bytes: &[u8]) -> String {
     )
 }
 
+/// A guest whose output for every batch is `output`, which lies at [`PUPPET_AT`] in its memory.
+pub(crate) fn puppet(host: &PluginHost, output: &[u8], change: impl FnOnce(&mut TransformSpec)) -> Arc<Transform> {
+    puppet_with_data(host, output, &[], change)
+}
+
+/// The same, with more bytes behind the output that it can point to.
+pub(crate) fn puppet_with_data(
+    host: &PluginHost,
+    output: &[u8],
+    data: &[u8],
+    change: impl FnOnce(&mut TransformSpec),
+) -> Arc<Transform> {
+    puppet_of(host, &puppet_plugin(host), output, data, change)
+}
+
+/// What puppets are made of, for tests that make many.
+pub(crate) fn puppet_plugin(host: &PluginHost) -> Plugin {
+    host.load(&wat::parse_str(include_str!("../guests/puppet.wat")).unwrap()).unwrap()
+}
+
+/// See [`puppet_with_data`].
+pub(crate) fn puppet_of(
+    host: &PluginHost,
+    plugin: &Plugin,
+    output: &[u8],
+    data: &[u8],
+    change: impl FnOnce(&mut TransformSpec),
+) -> Arc<Transform> {
+    let length = (output.len() as u32).to_le_bytes();
+    let digits: String = length.iter().chain(output).chain(data).map(|byte| format!("{byte:02x}")).collect();
+    let mut spec = spec("guest", plugin);
+    spec.config = format!("\"{digits}\"");
+    change(&mut spec);
+    Transform::new(host, plugin, spec).map(Arc::new).unwrap()
+}
+
+/// Where a puppet's output lies.
+pub(crate) const PUPPET_AT: u32 = 131_072;
+
+/// A guest that is set off by single bytes: see its file.
+pub(crate) fn moody(has_cursor: bool) -> Vec<u8> {
+    let cursor = if has_cursor { "(export \"weir_cursor\")" } else { "" };
+    wat::parse_str(include_str!("../guests/moody.wat").replace("$CURSOR", cursor)).unwrap()
+}
+
 /// Settings for a test: a deadline short enough to wait for.
 pub(crate) fn spec(name: &str, plugin: &Plugin) -> TransformSpec {
     TransformSpec {
@@ -118,6 +163,24 @@ pub(crate) fn run(
     Ok(output)
 }
 
+/// Runs `count` records that stand at these offsets of a partition; a record's value and timestamp go with its offset.
+pub(crate) fn run_at(
+    worker: &mut Worker,
+    pipeline: &Pipeline,
+    partition: u32,
+    first: u64,
+    count: usize,
+) -> Result<PipelineOutput, PipelineError> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for offset in first..first + count as u64 {
+        builder.append(&Record::unkeyed(format!("value {offset}"), TIME + 10 * offset as i64)).unwrap();
+    }
+    let (batch, topic) = (builder.finish(Offset(first)).unwrap(), TopicName::new("clicks").unwrap());
+    let max_record_bytes = RECORD_BYTES_MAX as u32;
+    let input = PipelineInput { topic: &topic, partition, base_offset: Offset(first), batch: &batch, max_record_bytes };
+    pipeline.run(worker, &input)
+}
+
 /// Offsets and records of what is stored.
 pub(crate) fn stored(output: &PipelineOutput) -> Vec<(Offset, Record)> {
     let Some(own) = &output.own else { return Vec::new() };
@@ -137,4 +200,29 @@ pub(crate) fn stored(output: &PipelineOutput) -> Vec<(Offset, Record)> {
 pub(crate) fn stored_values(output: &PipelineOutput) -> Vec<String> {
     let text = |record: Record| String::from_utf8(record.value.unwrap_or_default().to_vec()).unwrap();
     stored(output).into_iter().map(|(_, record)| text(record)).collect()
+}
+
+/// How many lines the guests log while `work` runs on this thread.
+pub(crate) fn count_lines(work: impl FnOnce()) -> usize {
+    let lines = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tracing::subscriber::with_default(Counter(lines.clone()), work);
+    lines.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+struct Counter(Arc<std::sync::atomic::AtomicUsize>);
+
+impl tracing::Subscriber for Counter {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "weir::guest"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
