@@ -1,16 +1,32 @@
-//! The broker's handle.
+//! The broker's handle: opens everything, knows the parts, takes requests, shuts down.
+//!
+//! Owns the threads and their end. Decides nothing: every operation is one call into the part that owns it.
+//!
+//! Start at [`Broker::open`].
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use protocol::{
     Epoch, PluginDescription, PluginName, ProducerId, TopicDescription, TopicName, TopicPartition,
     TransformDescription, TransformName,
     control::{AlterTopic, CreateTopic, DeployTransform, Status},
 };
-use storage::StoreOptions;
+use storage::{Store, StoreOptions};
+use tokio::task::spawn_blocking;
+use transform::{PluginHost, PluginHostOptions};
 
-use crate::{CatalogError, DeployError, OpenBrokerError, Partition, PluginError, TopicError, UnknownTopicOrPartition};
+use crate::{
+    CatalogError, DeployError, OpenBrokerError, Partition, PluginError, TopicError, UnknownTopicOrPartition,
+    admin::Admin, catalog::Catalog, clock::Start, core::Core, directory::Directory, housekeeping,
+    plugin_files::PluginFiles, producer_ids::ProducerIds, workers,
+};
 
 /// What a broker is opened with.
 #[derive(Debug, Clone)]
@@ -19,110 +35,162 @@ pub struct BrokerOptions {
     pub data_dir: PathBuf,
     /// The store's sizes.
     pub store: StoreOptions,
-    /// Threads that run pipelines; 0: one more than there are cores, so that a guest that loops leaves room.
+    /// Threads that run pipelines, at least 2; 0: one more than there are cores, so that a guest that loops leaves room.
     pub plugin_workers: usize,
-    /// How often expired records are looked for, in milliseconds.
+    /// How often expired records are looked for, in milliseconds. Default: a minute, which is short beside any useful
+    /// retention and long beside the work.
     pub retention_interval_ms: u64,
 }
 
-/// A running broker. A clone is the same broker.
-#[derive(Clone)]
-pub struct Broker {}
+impl BrokerOptions {
+    /// The defaults, in this directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> BrokerOptions {
+        BrokerOptions {
+            data_dir: data_dir.into(),
+            store: StoreOptions::default(),
+            plugin_workers: 0,
+            retention_interval_ms: 60_000,
+        }
+    }
+}
 
-#[expect(clippy::unused_async, reason = "bodies follow")]
+/// A running broker. A clone is the same broker; when the last one is dropped, what was not answered never is, and
+/// [`Broker::shutdown`] is the way to end well.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    directory: Arc<Directory>,
+    admin: Arc<Admin>,
+    producer_ids: Arc<ProducerIds>,
+    started: Start,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    /// Dropped to end housekeeping.
+    housekeeping: Option<mpsc::Sender<()>>,
+}
+
 impl Broker {
     /// Opens the broker of a data directory, and makes a new one where there is none. Blocks for recovery.
     ///
     /// # Errors
     /// See [`OpenBrokerError`].
-    pub fn open(_options: BrokerOptions) -> Result<Broker, OpenBrokerError> {
-        todo!()
+    pub fn open(options: BrokerOptions) -> Result<Broker, OpenBrokerError> {
+        let BrokerOptions { data_dir, store, plugin_workers, retention_interval_ms } = options;
+        let io = |action| move |source| OpenBrokerError::Io { action, source };
+        // The store first: it holds the lock on the directory.
+        let store = Store::open(&data_dir, store)?;
+        let catalog = Catalog::load(&store)?;
+        let plugins = data_dir.join("plugins");
+        let files = PluginFiles::open(plugins.clone()).map_err(io("make the directory of plugins"))?;
+        let host = PluginHost::new(&PluginHostOptions::new(plugins))
+            .map_err(|error| OpenBrokerError::PluginHost(Box::new(error)))?;
+
+        let workers = worker_count(plugin_workers);
+        let (core, answers) = Core::start(store, workers - 1).map_err(io("start a thread"))?;
+        let directory = Arc::new(Directory::default());
+        let admin = Arc::new(Admin::new(core.clone(), directory.clone(), host, files));
+        let producer_ids = Arc::new(ProducerIds::new(catalog.producer_ids));
+        let threads = Mutex::new(Threads { handles: vec![answers], housekeeping: None });
+        let started = Start::now();
+        // From here on, dropping it ends the threads.
+        let inner = Inner { core, directory, admin, producer_ids, started, threads };
+        inner.admin.restore(catalog)?;
+        inner.start(workers, Duration::from_millis(retention_interval_ms)).map_err(io("start a thread"))?;
+        Ok(Broker { inner: Arc::new(inner) })
     }
 
     /// Creates a topic; one that exists alike is success.
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub async fn create_topic(&self, _create: CreateTopic) -> Result<TopicDescription, TopicError> {
-        todo!()
+    pub async fn create_topic(&self, create: CreateTopic) -> Result<TopicDescription, TopicError> {
+        self.administer(move |admin| admin.create_topic(create)).await
     }
 
     /// Deletes a topic and its records. What waits for its pipeline is refused.
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub async fn delete_topic(&self, _name: TopicName) -> Result<(), TopicError> {
-        todo!()
+    pub async fn delete_topic(&self, name: TopicName) -> Result<(), TopicError> {
+        self.administer(move |admin| admin.delete_topic(&name)).await
     }
 
     /// Changes a topic's settings.
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub async fn alter_topic(&self, _alter: AlterTopic) -> Result<TopicDescription, TopicError> {
-        todo!()
+    pub async fn alter_topic(&self, alter: AlterTopic) -> Result<TopicDescription, TopicError> {
+        self.administer(move |admin| admin.alter_topic(alter)).await
     }
 
     /// Topics by name; all of them for an empty list.
     ///
     /// # Errors
     /// When one of them does not exist.
-    pub fn describe_topics(&self, _names: &[TopicName]) -> Result<Vec<TopicDescription>, TopicError> {
-        todo!()
+    pub fn describe_topics(&self, names: &[TopicName]) -> Result<Vec<TopicDescription>, TopicError> {
+        self.inner.admin.describe_topics(names)
     }
 
     /// A partition, to produce to and fetch from. Keep it: looking it up takes a lock.
     ///
     /// # Errors
     /// When there is none.
-    pub fn partition(&self, _place: &TopicPartition) -> Result<Arc<Partition>, UnknownTopicOrPartition> {
-        todo!()
+    pub fn partition(&self, place: &TopicPartition) -> Result<Arc<Partition>, UnknownTopicOrPartition> {
+        self.inner.directory.partition(place)
     }
 
     /// Checks, compiles and keeps a plugin. Under an existing name it replaces what new deployments use.
     ///
     /// # Errors
     /// See [`PluginError`].
-    pub async fn upload_plugin(&self, _name: PluginName, _wasm: Bytes) -> Result<PluginDescription, PluginError> {
-        todo!()
+    pub async fn upload_plugin(&self, name: PluginName, wasm: Bytes) -> Result<PluginDescription, PluginError> {
+        self.administer(move |admin| admin.upload_plugin(name, &wasm)).await
     }
 
     /// All plugins, by name.
     #[must_use]
     pub fn list_plugins(&self) -> Vec<PluginDescription> {
-        todo!()
+        self.inner.admin.list_plugins()
     }
 
     /// Deletes a plugin that no transform uses.
     ///
     /// # Errors
     /// See [`PluginError`].
-    pub async fn delete_plugin(&self, _name: PluginName) -> Result<(), PluginError> {
-        todo!()
+    pub async fn delete_plugin(&self, name: PluginName) -> Result<(), PluginError> {
+        self.administer(move |admin| admin.delete_plugin(name)).await
     }
 
     /// Deploys a transform, or replaces the one of its name, without stopping the topic.
     ///
     /// # Errors
     /// See [`DeployError`].
-    pub async fn deploy_transform(&self, _deploy: DeployTransform) -> Result<TransformDescription, DeployError> {
-        todo!()
+    pub async fn deploy_transform(&self, deploy: DeployTransform) -> Result<TransformDescription, DeployError> {
+        self.administer(move |admin| admin.deploy_transform(deploy)).await
     }
 
     /// Removes a transform from a topic's pipeline.
     ///
     /// # Errors
     /// See [`DeployError`].
-    pub async fn remove_transform(&self, _topic: TopicName, _name: TransformName) -> Result<(), DeployError> {
-        todo!()
+    pub async fn remove_transform(&self, topic: TopicName, name: TransformName) -> Result<(), DeployError> {
+        self.administer(move |admin| admin.remove_transform(&topic, &name)).await
     }
 
     /// Transforms by topic and stage; of all topics for `None`.
     ///
     /// # Errors
     /// When the topic does not exist.
-    pub fn list_transforms(&self, _topic: Option<&TopicName>) -> Result<Vec<TransformDescription>, DeployError> {
-        todo!()
+    pub fn list_transforms(&self, topic: Option<&TopicName>) -> Result<Vec<TransformDescription>, DeployError> {
+        self.inner.admin.list_transforms(topic)
     }
 
     /// A producer id nobody had before.
@@ -130,17 +198,98 @@ impl Broker {
     /// # Errors
     /// When it could not be made durable.
     pub async fn init_producer(&self) -> Result<(ProducerId, Epoch), CatalogError> {
-        todo!()
+        let ids = self.inner.producer_ids.clone();
+        let id = self.administer(move |admin| ids.take(&admin.core.store)).await?;
+        Ok((id, Epoch(0)))
     }
 
     /// How the broker is; `connections` is 0, the door knows them.
     #[must_use]
     pub fn status(&self) -> Status {
-        todo!()
+        let Inner { core, directory, started, .. } = &*self.inner;
+        let stats = core.store.stats();
+        Status {
+            broker: concat!("weir ", env!("CARGO_PKG_VERSION")).to_owned(),
+            store_id: core.store.store_id().to_string(),
+            uptime_ms: started.elapsed_ms(),
+            disk_bytes: stats.disk_bytes,
+            segments: stats.segments as u64,
+            commit_sequence: stats.commit_sequence,
+            topics: directory.topics().len() as u64,
+            partitions: directory.partition_count().into(),
+            connections: 0,
+            read_only: stats.read_only,
+        }
     }
 
     /// Takes no more batches, finishes and answers those in flight, closes the store. Idempotent.
     pub async fn shutdown(&self) {
-        todo!()
+        self.inner.core.drain().await;
+        let inner = self.inner.clone();
+        // The runtime may be going down as well; then dropping the broker ends the threads.
+        let _ = spawn_blocking(move || inner.close()).await;
+    }
+
+    /// Runs a blocking operation to its end, whether or not the caller waits for it.
+    async fn administer<T: Send + 'static, E: From<CatalogError> + Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Admin) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let admin = self.inner.admin.clone();
+        match spawn_blocking(move || operation(&admin)).await {
+            Ok(result) => result,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(CatalogError::ShuttingDown.into()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("store", &self.inner.core.store.store_id()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn start(&self, workers: usize, retention_interval: Duration) -> std::io::Result<()> {
+        let mut threads = self.threads.lock();
+        for number in 0..workers {
+            let (core, directory, host) = (self.core.clone(), self.directory.clone(), self.admin.host.clone());
+            let worker = thread::Builder::new().name(format!("weir-plugins-{number}"));
+            threads.handles.push(worker.spawn(move || workers::run(&core, &directory, &host))?);
+        }
+        let (stop, stopped) = mpsc::channel();
+        let store = self.core.store.clone();
+        let keeper = thread::Builder::new().name("weir-housekeeping".into());
+        threads.handles.push(keeper.spawn(move || housekeeping::run(&store, retention_interval, &stopped))?);
+        threads.housekeeping = Some(stop);
+        Ok(())
+    }
+
+    /// Ends the threads and closes the store.
+    fn close(&self) {
+        let mut threads = self.threads.lock();
+        self.core.stop();
+        threads.housekeeping = None;
+        for thread in threads.handles.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+        if let Err(error) = self.core.store.close() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed to close the store");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn worker_count(asked: usize) -> usize {
+    match asked {
+        0 => thread::available_parallelism().map_or(2, |cores| cores.get() + 1),
+        asked => asked.max(2),
     }
 }

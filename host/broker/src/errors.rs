@@ -9,8 +9,7 @@ use protocol::{
     BatchError, Epoch, ErrorCode, NameError, Offset, PluginName, Sequence, TopicName, TransformName, WireError,
     limits::{
         IN_FLIGHT_BATCHES_MAX, PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX, PIPELINE_STAGES_MAX, PLUGIN_BYTES_MAX,
-        PLUGINS_MAX, RECORD_BYTES_CEILING, ROUTED_BYTES_PER_BATCH_MAX, TRANSFORM_CONFIG_BYTES_MAX,
-        TRANSFORM_TARGETS_MAX,
+        PLUGINS_MAX, RECORD_BYTES_CEILING, ROUTED_BYTES_PER_BATCH_MAX, TRANSFORM_TARGETS_MAX,
     },
 };
 use storage::{CommitError, OpenError, ReadError};
@@ -239,10 +238,22 @@ pub enum FetchError {
     },
     /// The store could not read.
     #[error("failed to read")]
-    Read(#[from] ReadError),
+    Read(#[source] ReadError),
     /// The broker is going away.
     #[error("the broker is shutting down")]
     ShuttingDown,
+}
+
+impl FetchError {
+    pub(crate) fn of_read(error: ReadError) -> FetchError {
+        match error {
+            ReadError::UnknownPartition { .. } => FetchError::PartitionGone,
+            ReadError::OutOfRange { offset, log_start_offset, high_watermark, .. } => {
+                FetchError::OffsetOutOfRange { offset, log_start_offset, high_watermark }
+            }
+            error => FetchError::Read(error),
+        }
+    }
 }
 
 /// A change of the catalog that did not become durable.
@@ -419,20 +430,15 @@ pub enum DeployError {
     /// The pipeline is full.
     #[error("topic `{0}` has `pipeline_stages_max` ({PIPELINE_STAGES_MAX}) transforms already")]
     TooManyStages(TopicName),
-    /// The configuration is too long.
-    #[error(
-        "configuration of {bytes} bytes is larger than `transform_config_bytes_max` ({TRANSFORM_CONFIG_BYTES_MAX})"
-    )]
-    ConfigTooLarge {
-        /// Its size.
-        bytes: usize,
+    /// The dead letter topic cannot be made: its name would be too long, or there are too many partitions.
+    #[error("failed to make the dead letter topic of topic `{topic}`")]
+    DeadLetter {
+        /// The topic.
+        topic: TopicName,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
-    /// The configuration is not JSON.
-    #[error("configuration is not JSON")]
-    ConfigNotJson(#[source] serde_json::Error),
-    /// The dead letter topic's name would be too long, or it exists and takes too little.
-    #[error("dead letter topic cannot be made")]
-    DeadLetter(#[source] Box<dyn Error + Send + Sync>),
     /// The plugin did not take its configuration, or cannot run.
     #[error("transform is refused")]
     Refused(#[source] Box<dyn Error + Send + Sync>),
@@ -543,16 +549,13 @@ on_the_wire! {
         DeployError::UnknownTopic(_) => ErrorCode::UnknownTopic,
         DeployError::UnknownPlugin(_) => ErrorCode::UnknownPlugin,
         DeployError::UnknownTransform { .. } => ErrorCode::UnknownTransform,
-        DeployError::TooManyTargets { .. } | DeployError::TooManyStages(_) | DeployError::ConfigTooLarge { .. } => {
-            ErrorCode::LimitExceeded
-        }
+        DeployError::TooManyTargets { .. } | DeployError::TooManyStages(_) => ErrorCode::LimitExceeded,
         DeployError::Name(_)
         | DeployError::BesideItself(_)
         | DeployError::UnknownTarget(_)
         | DeployError::TargetTwice(_)
         | DeployError::TargetTooSmall { .. }
-        | DeployError::ConfigNotJson(_)
-        | DeployError::DeadLetter(_)
+        | DeployError::DeadLetter { .. }
         | DeployError::Refused(_) => ErrorCode::InvalidTransform,
         DeployError::Plugin { .. } => ErrorCode::Internal,
         DeployError::Catalog(error) => error.into(),

@@ -20,11 +20,26 @@
 //!
 //! Start at [`Broker`], then `partition.rs` and `sequencer.rs`.
 
+mod admin;
 mod broker;
+mod catalog;
+mod clock;
+mod core;
+mod dead_letter;
+mod deployment;
+mod directory;
 mod errors;
+mod housekeeping;
 mod partition;
+mod plugin_files;
+mod plugins;
+mod producer_ids;
+mod route;
 mod sequencer;
+mod topics;
+mod transforms;
 mod versioned;
+mod workers;
 
 pub use broker::{Broker, BrokerOptions};
 pub use errors::{

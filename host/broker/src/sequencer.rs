@@ -14,12 +14,14 @@
 //!   executes effects does it under the lock that guards this value.
 //! - A partition runs at most one batch at a time, and while one runs or is pending nothing else is allocated there.
 //! - A batch is answered once to everybody who waits for it, and only after its commit.
-//! - What is built on a failed commit fails with it, in every partition it touched; the lanes fall back to what is durable.
+//! - What is built on a failed commit fails with it, in every partition it touched; the lanes go back to where it began.
 //!
 //! Start at [`Sequencer::offer`].
 
 mod lane;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::{
@@ -108,7 +110,7 @@ struct Flight {
 #[derive(Debug, Clone, Copy)]
 struct Touch {
     partition: PartitionId,
-    generation: u64,
+    start: Offset,
     end: Offset,
 }
 
@@ -134,7 +136,7 @@ pub(crate) struct Sequencer<W> {
     runs_per_group_max: usize,
     flights: BTreeMap<FlightId, Flight>,
     waiters: BTreeMap<BatchId, Vec<W>>,
-    /// Source of batch, flight, run ids and generations.
+    /// Source of batch, flight and run ids.
     last_id: u64,
     closing: bool,
 }
@@ -159,20 +161,22 @@ impl<W> Sequencer<W> {
 
     /// Adds a partition.
     pub(crate) fn add_lane(&mut self, partition: PartitionId, start: LaneStart) {
-        let generation = self.next_id();
-        let before = self.lanes.insert(partition, Lane::new(generation, start));
+        let before = self.lanes.insert(partition, Lane::new(start));
         assert!(before.is_none(), "partition {partition} has one lane");
     }
 
-    /// Removes a partition: what waits for its pipeline is refused; what is committing still gets its answer.
-    pub(crate) fn remove_lane(&mut self, partition: PartitionId, effects: &mut Effects<W>) {
-        let Some(mut lane) = self.lanes.remove(&partition) else { return };
+    /// Removes a partition: what waits for its pipeline is refused; what is committing still gets its answer. Returns
+    /// what removes its producers' rows.
+    pub(crate) fn remove_lane(&mut self, partition: PartitionId, effects: &mut Effects<W>) -> Vec<StateChange> {
+        let Some(mut lane) = self.lanes.remove(&partition) else { return Vec::new() };
+        let rows = lane.row_keys(partition).map(|key| lane::remove_row(&key)).collect();
         self.ready.retain(|ready| *ready != partition);
         self.pending.remove(&partition);
         for batch in lane.clear() {
             self.answer(batch, &Err(ProduceError::PartitionGone), effects);
         }
         self.settle(effects);
+        rows
     }
 
     /// The partition's topic got or lost its pipeline, or has another one: what was paused goes on.
@@ -180,6 +184,15 @@ impl<W> Sequencer<W> {
         if let Some(lane) = self.lanes.get_mut(&partition) {
             lane.piped = piped;
             lane.paused = None;
+        }
+    }
+
+    /// Answers everybody: the broker stops here and now.
+    pub(crate) fn abandon(&mut self, effects: &mut Effects<W>) {
+        self.closing = true;
+        let ids: Vec<BatchId> = self.waiters.keys().copied().collect();
+        for id in ids {
+            self.answer(id, &Err(ProduceError::ShuttingDown), effects);
         }
     }
 
@@ -215,14 +228,16 @@ impl<W> Sequencer<W> {
         match self.admit(partition, &batch) {
             Err(error) => effects.answers.push((waiter, Err(error))),
             Ok(Admission::Stored(answer)) => effects.answers.push((waiter, Ok(answer))),
-            Ok(Admission::InFlight(id)) => {
-                self.waiters.get_mut(&id).expect("a batch in flight has somebody waiting").push(waiter);
-            }
+            Ok(Admission::InFlight(id)) => match self.waiters.get_mut(&id) {
+                Some(waiters) => waiters.push(waiter),
+                // It was answered before its time, because the broker stops.
+                None => effects.answers.push((waiter, Err(ProduceError::ShuttingDown))),
+            },
             Ok(Admission::New(stamp)) => {
                 let id = BatchId(self.next_id());
                 self.waiters.insert(id, vec![waiter]);
                 let lane = self.lanes.get_mut(&partition).expect("the batch was admitted to it");
-                let numbered = stamp.map(|stamp| lane.number(stamp, id));
+                let numbered = stamp.map(|stamp| lane.number(partition, stamp, id));
                 lane.waiting.push_back(Accepted { id, numbered, batch, checked });
                 if checked && lane.is_direct() {
                     self.pass_through(partition, effects);
@@ -257,8 +272,7 @@ impl<W> Sequencer<W> {
         debug_assert!(lane.waiting.is_empty());
         let finished = Finished::unchanged(batch.with_base_offset(lane.next_offset));
         lane.stage = Stage::Pending { id, numbered, finished };
-        self.pending.insert(partition);
-        self.settle(effects);
+        self.submit(&BTreeSet::from([partition]), effects);
     }
 
     /// The next batch for a worker, if any: the ready partitions take turns.
@@ -350,10 +364,7 @@ impl<W> Sequencer<W> {
         match result {
             Ok(()) => self.make_durable(flight, effects),
             Err(_) if flight.doomed => {}
-            Err(error) => {
-                let touched = self.doom(&flight, &error, effects);
-                self.fall_back(touched, &error, effects);
-            }
+            Err(error) => self.fall_back(id, flight, &error, effects),
         }
     }
 
@@ -361,11 +372,6 @@ impl<W> Sequencer<W> {
         // Its first offset was no longer the partition's next one, so the store must have refused it.
         assert!(!flight.doomed, "a commit became durable whose ground had failed");
         for touch in &flight.touches {
-            if let Some(lane) = self.lanes.get_mut(&touch.partition)
-                && lane.generation == touch.generation
-            {
-                lane.durable_offset = touch.end;
-            }
             effects.watermarks.push((touch.partition, touch.end));
         }
         for batch in flight.batches {
@@ -376,39 +382,39 @@ impl<W> Sequencer<W> {
         }
     }
 
-    /// Answers the batches of a commit that failed or will; returns the partitions that stood on it.
-    fn doom(&mut self, flight: &Flight, error: &ProduceError, effects: &mut Effects<W>) -> Vec<PartitionId> {
-        for batch in &flight.batches {
-            self.answer(batch.id, &Err(error.clone()), effects);
+    /// A commit failed: what is built on it fails with it, and its partitions go back to where it began. Commits that
+    /// were handed over before it, or that stand beside it, are not touched.
+    fn fall_back(&mut self, failed: FlightId, flight: Flight, error: &ProduceError, effects: &mut Effects<W>) {
+        let mut back_to: BTreeMap<PartitionId, Offset> =
+            flight.touches.iter().map(|t| (t.partition, t.start)).collect();
+        let mut lost: BTreeSet<BatchId> = flight.batches.iter().map(|batch| batch.id).collect();
+        // Whatever is built on a commit comes after it, so one pass in order finds all.
+        for later in self.flights.range_mut(failed..).map(|(_, later)| later).filter(|later| !later.doomed) {
+            if later.touches.iter().any(|touch| back_to.contains_key(&touch.partition)) {
+                later.doomed = true;
+                lost.extend(later.batches.iter().map(|batch| batch.id));
+                for touch in &later.touches {
+                    let start = back_to.entry(touch.partition).or_insert(touch.start);
+                    *start = touch.start.min(*start);
+                }
+            }
         }
-        let stands =
-            |touch: &&Touch| self.lanes.get(&touch.partition).is_some_and(|lane| lane.generation == touch.generation);
-        flight.touches.iter().filter(stands).map(|touch| touch.partition).collect()
-    }
-
-    /// Takes these lanes back to what is durable, and whatever is built on what they lose.
-    fn fall_back(&mut self, mut touched: Vec<PartitionId>, error: &ProduceError, effects: &mut Effects<W>) {
-        while let Some(partition) = touched.pop() {
-            let generation = self.next_id();
-            let Some(lane) = self.lanes.get_mut(&partition) else { continue };
-            let before = std::mem::replace(&mut lane.generation, generation);
-            let lost = lane.fall_back();
-            self.pending.remove(&partition);
-            self.ready.retain(|ready| *ready != partition);
-            for batch in lost {
-                self.answer(batch, &Err(error.clone()), effects);
+        for (partition, next_offset) in &back_to {
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lost.extend(lane.clear());
+                lane.ready = false;
+                lane.next_offset = *next_offset;
+                self.pending.remove(partition);
             }
-            let built_on = |flight: &Flight| {
-                let hit = |touch: &Touch| touch.partition == partition && touch.generation == before;
-                !flight.doomed && flight.touches.iter().any(hit)
-            };
-            let ids: Vec<FlightId> = self.flights.iter().filter(|(_, f)| built_on(f)).map(|(id, _)| *id).collect();
-            for id in ids {
-                let Some(mut flight) = self.flights.remove(&id) else { continue };
-                flight.doomed = true;
-                touched.extend(self.doom(&flight, &error, effects));
-                self.flights.insert(id, flight);
+        }
+        self.ready.retain(|ready| !back_to.contains_key(ready));
+        for partition in back_to.keys() {
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.forget(&lost);
             }
+        }
+        for id in lost {
+            self.answer(id, &Err(error.clone()), effects);
         }
         self.settle(effects);
     }

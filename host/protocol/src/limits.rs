@@ -150,3 +150,10 @@ pub const ROUTED_BYTES_PER_BATCH_MAX: usize = DECOMPRESSED_BYTES_MAX;
 
 /// Producers one partition remembers; past it the one that has not written for longest is forgotten.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
+
+/// Failure texts and backtraces that one batch's dead letters carry at full length, together; those of further records
+/// are cut short, so that a large batch that fails as a whole still fits its commit.
+pub const DEAD_LETTER_TEXT_BYTES_PER_BATCH: usize = 1 << 20;
+
+/// Texts of the rejected records of one answer, together: the answer is kept with the producer's window.
+pub const REJECT_TEXT_BYTES_PER_BATCH: usize = 64 << 10;

@@ -3,19 +3,24 @@
 //! Owns no decision that concerns another partition.
 //!
 //! Invariants
-//! - `durable_offset <= next_offset`; the commits in flight lie between them.
+//! - `next_offset` is behind everything that was handed over and has not failed.
 //! - Batches leave `waiting` from the front, one at a time, and only while the stage is idle.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use protocol::{BatchHeader, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, Sequence};
+use bytes::Bytes;
+use protocol::{
+    BatchHeader, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, Sequence,
+    limits::PRODUCERS_PER_PARTITION_MAX,
+};
+use storage::{StateChange, StateTable};
 
 use super::{
     BatchId, Finished, RunId,
-    window::{Check, Stamp, Window},
+    window::{Check, PRODUCER_KEY_BYTES, Stamp, Window},
 };
 use crate::errors::ProduceError;
 
@@ -64,12 +69,11 @@ pub(crate) struct LaneStart {
 
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// Changes when the lane falls back: a commit or run of another generation is not its own any more.
-    pub(crate) generation: u64,
     pub(crate) group: PartitionId,
-    pub(crate) durable_offset: Offset,
     pub(crate) next_offset: Offset,
     pub(crate) producers: BTreeMap<ProducerId, Window>,
+    /// Rows of producers that were forgotten; removed with the next batch.
+    pub(crate) forgotten: Vec<[u8; PRODUCER_KEY_BYTES]>,
     /// Whether the topic has a pipeline.
     pub(crate) piped: bool,
     /// Why a transform stopped the partition.
@@ -81,13 +85,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(generation: u64, start: LaneStart) -> Lane {
+    pub(crate) fn new(start: LaneStart) -> Lane {
         Lane {
-            generation,
             group: start.group,
-            durable_offset: start.next_offset,
             next_offset: start.next_offset,
             producers: start.producers,
+            forgotten: Vec::new(),
             piped: start.piped,
             paused: None,
             waiting: VecDeque::new(),
@@ -109,9 +112,28 @@ impl Lane {
     }
 
     /// Takes a new batch into its producer's window.
-    pub(crate) fn number(&mut self, stamp: Stamp, id: BatchId) -> Numbered {
+    pub(crate) fn number(&mut self, partition: PartitionId, stamp: Stamp, id: BatchId) -> Numbered {
+        if self.producers.len() >= PRODUCERS_PER_PARTITION_MAX && !self.producers.contains_key(&stamp.producer) {
+            self.forget_longest_idle(partition);
+        }
         let number = self.producers.entry(stamp.producer).or_default().push(&stamp, id);
         Numbered { stamp, number }
+    }
+
+    fn forget_longest_idle(&mut self, partition: PartitionId) {
+        let idle = self.producers.iter().filter(|(_, window)| window.is_durable());
+        if let Some(producer) = idle.min_by_key(|(_, window)| window.last_batch()).map(|(producer, _)| *producer)
+            && let Some(window) = self.producers.remove(&producer)
+        {
+            self.forgotten.extend(window.row_keys(partition, producer));
+        }
+    }
+
+    /// The keys of all rows that its producers have, or will when what is in flight is durable.
+    pub(crate) fn row_keys(&self, partition: PartitionId) -> impl Iterator<Item = [u8; PRODUCER_KEY_BYTES]> {
+        let windows = self.producers.iter();
+        let known = windows.flat_map(move |(producer, window)| window.row_keys(partition, *producer));
+        known.chain(self.forgotten.iter().copied())
     }
 
     pub(crate) fn make_durable(&mut self, numbered: &Numbered, answer: Arc<ProduceAnswer>) {
@@ -152,15 +174,16 @@ impl Lane {
         cleared
     }
 
-    /// Goes back to what is durable; returns the batches in line, which are lost.
-    pub(crate) fn fall_back(&mut self) -> Vec<BatchId> {
-        let lost = self.clear();
-        self.ready = false;
-        self.next_offset = self.durable_offset;
-        self.producers.values_mut().for_each(Window::fall_back);
+    /// These batches are lost: takes them out of the windows.
+    pub(crate) fn forget(&mut self, lost: &BTreeSet<BatchId>) {
+        self.producers.values_mut().for_each(|window| window.forget(lost));
         self.producers.retain(|_, window| !window.is_empty());
-        lost
     }
+}
+
+/// Removes a row of a producer.
+pub(crate) fn remove_row(key: &[u8; PRODUCER_KEY_BYTES]) -> StateChange {
+    StateChange { table: StateTable::Producers, key: Bytes::copy_from_slice(key), value: None }
 }
 
 impl Stamp {

@@ -13,9 +13,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{Offset, PartitionId, ProduceAnswer, RecordBatch};
-use storage::{Append, Commit};
+use storage::{Append, Commit, StateChange};
 
-use super::{BatchId, Effects, Finished, Flight, FlightBatch, FlightId, Numbered, Sequencer, Stage, Touch};
+use super::{
+    BatchId, Effects, Finished, Flight, FlightBatch, FlightId, Numbered, Sequencer, Stage, Touch, lane::remove_row,
+};
 use crate::errors::ProduceError;
 
 /// What one batch puts into another partition.
@@ -48,13 +50,31 @@ impl<W> Sequencer<W> {
     /// Commits every pending batch that waits for no run, the smallest circles first, so that only batches that
     /// really wait for each other share a commit.
     pub(super) fn settle(&mut self, effects: &mut Effects<W>) {
+        while let Some(circle) = self.settle_round(effects) {
+            self.submit(&circle, effects);
+        }
+    }
+
+    /// One look at every pending batch: those that stand alone go at once. Returns the smallest circle when no batch
+    /// stood alone.
+    fn settle_round(&mut self, effects: &mut Effects<W>) -> Option<BTreeSet<PartitionId>> {
         loop {
             let mut smallest: Option<BTreeSet<PartitionId>> = None;
-            let mut broken = None;
-            for partition in &self.pending {
-                match self.closure(*partition) {
+            let mut moved = false;
+            for partition in self.pending.clone() {
+                if !self.pending.contains(&partition) {
+                    continue; // It was refused along the way.
+                }
+                match self.closure(partition) {
                     Closure::Waits => {}
-                    Closure::Broken(at) => broken = Some(at),
+                    Closure::Broken(at) => {
+                        self.refuse_pending(at, effects);
+                        moved = true;
+                    }
+                    Closure::Complete(circle) if circle.len() == 1 => {
+                        self.submit(&circle, effects);
+                        moved = true;
+                    }
                     Closure::Complete(circle) => {
                         if smallest.as_ref().is_none_or(|least| circle.len() < least.len()) {
                             smallest = Some(circle);
@@ -62,10 +82,8 @@ impl<W> Sequencer<W> {
                     }
                 }
             }
-            match (broken, smallest) {
-                (Some(partition), _) => self.refuse_pending(partition, effects),
-                (None, Some(circle)) => self.submit(&circle, effects),
-                (None, None) => return,
+            if !moved {
+                return smallest;
             }
         }
     }
@@ -111,7 +129,7 @@ impl<W> Sequencer<W> {
     }
 
     /// One commit for all of `circle`.
-    fn submit(&mut self, circle: &BTreeSet<PartitionId>, effects: &mut Effects<W>) {
+    pub(super) fn submit(&mut self, circle: &BTreeSet<PartitionId>, effects: &mut Effects<W>) {
         let mut commit = Commit::default();
         let mut flight = Flight { touches: Vec::new(), batches: Vec::new(), doomed: false };
         let mut routed = Vec::new();
@@ -131,6 +149,7 @@ impl<W> Sequencer<W> {
             let Finished { books, rejects, .. } = finished;
             let answer = Arc::new(ProduceAnswer { base_offset, next_offset, books, rejects });
             commit.state.extend(numbered.map(|numbered| numbered.state_change(partition, &answer)));
+            commit.state.extend(self.forgotten_rows(partition));
             flight.batches.push(FlightBatch { partition, id, numbered, answer });
             routed.extend(finished.routed);
         }
@@ -146,6 +165,13 @@ impl<W> Sequencer<W> {
         }
     }
 
+    /// Removes the rows of producers that the partition has forgotten.
+    fn forgotten_rows(&mut self, partition: PartitionId) -> impl Iterator<Item = StateChange> {
+        let lane = self.lanes.get_mut(&partition).expect("the circle was just looked at");
+        let keys = std::mem::take(&mut lane.forgotten).into_iter();
+        keys.map(|key| remove_row(&key))
+    }
+
     /// Takes the next `span` offsets of a partition.
     fn allocate(&mut self, partition: PartitionId, span: u64, flight: &mut Flight) -> (Offset, Offset) {
         let lane = self.lanes.get_mut(&partition).expect("the circle was just looked at");
@@ -154,7 +180,7 @@ impl<W> Sequencer<W> {
         let end = lane.next_offset;
         match flight.touches.iter_mut().find(|touch| touch.partition == partition) {
             Some(touch) => touch.end = end,
-            None => flight.touches.push(Touch { partition, generation: lane.generation, end }),
+            None => flight.touches.push(Touch { partition, start, end }),
         }
         (start, end)
     }

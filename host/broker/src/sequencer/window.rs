@@ -10,7 +10,10 @@
 //!
 //! Start at [`Window::check`].
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use minicbor::{Decode, Encode};
 use protocol::{
@@ -18,7 +21,7 @@ use protocol::{
 };
 
 use super::BatchId;
-use crate::{errors::ProduceError, versioned};
+use crate::{ProduceError, RowError, versioned};
 
 /// What an idempotent producer writes on each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,7 @@ impl Entry {
 pub(crate) struct Window {
     entries: VecDeque<Entry>,
     in_flight: usize,
+    last_batch: Option<BatchId>,
 }
 
 impl Window {
@@ -115,6 +119,7 @@ impl Window {
             state: EntryState::InFlight(batch),
         });
         self.in_flight += 1;
+        self.last_batch = Some(batch);
         number
     }
 
@@ -153,10 +158,10 @@ impl Window {
         taken
     }
 
-    /// Takes back all that is not durable.
-    pub(crate) fn fall_back(&mut self) {
-        self.entries.retain(Entry::is_durable);
-        self.in_flight = 0;
+    /// Takes back what is among these, which were not committed.
+    pub(crate) fn forget(&mut self, lost: &BTreeSet<BatchId>) {
+        self.entries.retain(|entry| !matches!(&entry.state, EntryState::InFlight(batch) if lost.contains(batch)));
+        self.in_flight = self.entries.iter().filter(|entry| !entry.is_durable()).count();
     }
 
     /// Epoch and sequence after the last durable record; `None` when nothing is durable.
@@ -167,6 +172,26 @@ impl Window {
     /// Whether nothing is remembered.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether nothing is in flight.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// The last batch taken in, which orders windows by use; `None` since the start.
+    pub(crate) fn last_batch(&self) -> Option<BatchId> {
+        self.last_batch
+    }
+
+    /// The keys of all rows that the window may have left in the store, those of older epochs included.
+    pub(crate) fn row_keys(
+        &self,
+        partition: PartitionId,
+        producer: ProducerId,
+    ) -> impl Iterator<Item = [u8; PRODUCER_KEY_BYTES]> {
+        let numbers = self.entries.back().map_or(0, |last| last.number + 1).min(IN_FLIGHT_BATCHES_MAX as u64);
+        (0..numbers).map(move |number| ProducerRow::key(partition, producer, number))
     }
 
     /// Rebuilds a window from its rows, in any order. Rows of older epochs, and those whose slot was not overwritten
@@ -183,7 +208,7 @@ impl Window {
             next = row.number;
             entries.push_front(row.into_entry());
         }
-        Window { entries, in_flight: 0 }
+        Window { entries, in_flight: 0, last_batch: None }
     }
 }
 
@@ -215,6 +240,9 @@ pub(crate) struct ProducerRow {
     rejects: Vec<RecordError>,
 }
 
+/// Partition, producer, slot.
+pub(crate) const PRODUCER_KEY_BYTES: usize = 4 + 8 + 1;
+
 /// Version of [`ProducerRow`]'s layout.
 const ROW_VERSION: u8 = 1;
 
@@ -238,19 +266,12 @@ impl ProducerRow {
     }
 
     /// The key: partition, producer, and the slot that the number falls in, so that a new row takes an old one's place.
-    pub(crate) fn key(partition: PartitionId, producer: ProducerId, number: u64) -> [u8; 13] {
-        let mut key = [0; 13];
+    pub(crate) fn key(partition: PartitionId, producer: ProducerId, number: u64) -> [u8; PRODUCER_KEY_BYTES] {
+        let mut key = [0; PRODUCER_KEY_BYTES];
         key[..4].copy_from_slice(&partition.0.to_be_bytes());
         key[4..12].copy_from_slice(&producer.0.to_be_bytes());
         key[12] = (number % IN_FLIGHT_BATCHES_MAX as u64) as u8;
         key
-    }
-
-    /// The producer that a key of this partition names.
-    pub(crate) fn producer_of(key: &[u8]) -> Option<ProducerId> {
-        let bytes: [u8; 13] = key.try_into().ok()?;
-        let producer: [u8; 8] = bytes[4..12].try_into().ok()?;
-        Some(ProducerId(u64::from_be_bytes(producer)))
     }
 
     /// The value as stored.
@@ -258,9 +279,12 @@ impl ProducerRow {
         versioned::encode(ROW_VERSION, self)
     }
 
-    /// Reads a stored value.
-    pub(crate) fn decode(value: &[u8]) -> Result<ProducerRow, versioned::RowError> {
-        versioned::decode(ROW_VERSION, value)
+    /// Reads a stored row and whose it is.
+    pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<(ProducerId, ProducerRow), RowError> {
+        let wrong_key = || RowError::Invalid(minicbor::decode::Error::message("no producer has such a key"));
+        let key: &[u8; PRODUCER_KEY_BYTES] = key.try_into().map_err(|_| wrong_key())?;
+        let producer = key[4..12].try_into().map_err(|_| wrong_key())?;
+        Ok((ProducerId(u64::from_be_bytes(producer)), versioned::decode(ROW_VERSION, value)?))
     }
 
     fn into_entry(self) -> Entry {

@@ -1,0 +1,115 @@
+//! The threads that run pipelines.
+//!
+//! Owns nothing but the threads: which batch runs next is the sequencer's, what becomes of a record the pipeline's. A
+//! guest that loops holds one thread for its deadline, its own partition, and at most all threads but one for its topic.
+//!
+//! Start at [`run`].
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use protocol::{RecordError, TopicPartition, limits::REJECT_TEXT_BYTES_PER_BATCH};
+use transform::{PipelineError, PipelineInput, PipelineOutput, PluginHost, Worker};
+
+use crate::{
+    ProduceError,
+    core::{Core, Settings, Slot},
+    dead_letter::{self, DeadLetters},
+    directory::Directory,
+    partition::{check_records, refused},
+    route::Router,
+    sequencer::{Finished, Work},
+};
+
+/// One thread: takes batches until the broker stops.
+pub(crate) fn run(core: &Core, directory: &Directory, host: &PluginHost) {
+    let mut worker = Worker::new(host);
+    while let Some((work, slot)) = core.next_work() {
+        let (partition, run) = (work.partition, work.run);
+        let finish = std::panic::catch_unwind(AssertUnwindSafe(|| run_batch(work, &slot, &mut worker, directory)));
+        let outcome = finish.unwrap_or_else(|_| {
+            // Whatever the worker holds may be half done. Our bug, said by the panic itself; the partition goes on.
+            worker = Worker::new(host);
+            Err(ProduceError::Internal { why: "a pipeline panicked; see the broker's log".into() })
+        });
+        core.sequence(|sequencer, effects| sequencer.finish(partition, run, outcome, effects));
+    }
+}
+
+fn run_batch(
+    work: Work,
+    slot: &Arc<Slot>,
+    worker: &mut Worker,
+    directory: &Directory,
+) -> Result<Finished, ProduceError> {
+    let settings = slot.settings();
+    // Set once here, so that a batch that passes unchanged is never copied.
+    let batch = work.batch.with_base_offset(work.base_offset);
+    if settings.deployment.is_empty() {
+        if !work.checked {
+            check_records(&batch, settings.max_record_bytes, &slot.place.topic)?;
+        }
+        return Ok(Finished::unchanged(batch));
+    }
+    let input = PipelineInput {
+        topic: &slot.place.topic,
+        partition: slot.place.partition,
+        base_offset: work.base_offset,
+        batch: &batch,
+        max_record_bytes: settings.max_record_bytes,
+    };
+    let output = run_pipeline(&settings, worker, &input)?;
+    let mut router = Router::new(directory, slot.place.partition, batch.header().attributes.compression());
+    settle(output, &input, &slot.place, &mut router, batch.header().max_timestamp)
+        .and_then(|finished| Ok(Finished { routed: router.finish()?, ..finished }))
+}
+
+fn run_pipeline(
+    settings: &Settings,
+    worker: &mut Worker,
+    input: &PipelineInput<'_>,
+) -> Result<PipelineOutput, ProduceError> {
+    let output = settings.deployment.pipeline.run(worker, input);
+    output.map_err(|error| match error {
+        PipelineError::Paused { .. } => ProduceError::Paused { why: error.to_string().into() },
+        PipelineError::Retriable { .. } => ProduceError::TransformBusy { why: error.to_string().into() },
+        PipelineError::Batch(error) => refused(error, input.topic),
+    })
+}
+
+/// Sorts a pipeline's output into what stays and what goes elsewhere (into `router`).
+fn settle(
+    output: PipelineOutput,
+    input: &PipelineInput<'_>,
+    place: &TopicPartition,
+    router: &mut Router<'_>,
+    max_timestamp_ms: i64,
+) -> Result<Finished, ProduceError> {
+    let PipelineOutput { own, span, routed, dead_letters, rejects, books } = output;
+    assert!(books.balance(), "the books of a batch balance: {books:?}");
+    for routed in &routed {
+        router.put(&routed.target, &routed.record)?;
+    }
+    if !dead_letters.is_empty() {
+        let target = dead_letter::topic_of(&place.topic).map_err(|error| internal(&error))?;
+        let mut letters = DeadLetters::new(place, input.base_offset);
+        for letter in dead_letters {
+            router.put(&target, &letters.write(letter))?;
+        }
+    }
+    Ok(Finished { own, span, max_timestamp_ms, routed: Vec::new(), books, rejects: shorten(rejects) })
+}
+
+fn internal(error: &dyn std::error::Error) -> ProduceError {
+    ProduceError::Internal { why: error.to_string().into() }
+}
+
+/// The answer is kept with the producer's window, so its texts have a bound; index and code are never lost.
+fn shorten(mut rejects: Vec<RecordError>) -> Vec<RecordError> {
+    let mut left = REJECT_TEXT_BYTES_PER_BATCH;
+    for reject in &mut rejects {
+        let text = std::mem::take(&mut reject.text);
+        reject.text = dead_letter::cut_at(text, left);
+        left -= reject.text.len();
+    }
+    rejects
+}
