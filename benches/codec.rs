@@ -19,7 +19,9 @@ const TIMESTAMP: i64 = 1_700_000_000_000;
 fn values() -> Vec<Bytes> {
     let line = |i: usize| {
         let (host, path, bytes) = (i * 2_654_435_761 % 255, i * 40_503 % 977, i * 7_919 % 65_521);
-        let line = format!("10.0.3.{host} - - [14/Nov/2023:22:13:20 +0000] \"GET /catalog/item/{path} HTTP/1.1\" 200 {bytes} \"-\" \"curl/8.5.0 (edge)\"");
+        let line = format!(
+            "10.0.3.{host} - - [14/Nov/2023:22:13:20 +0000] \"GET /catalog/item/{path} HTTP/1.1\" 200 {bytes} \"-\" \"curl/8.5.0 (edge)\""
+        );
         format!("{line:.RECORD_BYTES$}{:pad$}", "", pad = RECORD_BYTES.saturating_sub(line.len())).into()
     };
     (0..RECORDS).map(line).collect()
@@ -46,7 +48,9 @@ fn per_record(c: &mut Criterion) {
     group.bench_function("crc", |b| b.iter(|| crc(black_box(batch.bytes()))));
     group.bench_function("decode", |b| b.iter(|| RecordBatch::decode(black_box(batch.bytes()).clone())));
     group.bench_function("iterate", |b| {
-        b.iter(|| records(black_box(&section)).flatten().filter_map(|record| record.value).map(<[u8]>::len).sum::<usize>())
+        b.iter(|| {
+            records(black_box(&section)).flatten().filter_map(|record| record.value).map(<[u8]>::len).sum::<usize>()
+        })
     });
     group.bench_function("validate", |b| b.iter(|| batch.validate_records(black_box(&section), 1 << 20)));
     group.bench_function("to_record", |b| {

@@ -106,6 +106,9 @@ pub const PLUGIN_ITEMS_MAX: u32 = 20_000;
 /// Tables of a plugin; compilers make one.
 pub const PLUGIN_TABLES_MAX: u32 = 4;
 
+/// What a plugin says of itself: a description and the JSON Schema of its configuration.
+pub const PLUGIN_DESCRIBE_BYTES_MAX: usize = 64 << 10;
+
 /// Memory of one plugin instance, by default.
 pub const GUEST_MEMORY_BYTES: usize = 64 << 20;
 

@@ -55,7 +55,7 @@ pub struct RecordError {
     /// Its index in the batch as sent.
     #[n(0)]
     pub index: u32,
-    /// The transform's own code; 0 when the host found the failure.
+    /// The plugin's own code; from 0xff00 on, one of the host's (`abi::HostCode`).
     #[n(1)]
     pub code: u16,
     /// The reason, at most [`GUEST_TEXT_BYTES_MAX`](crate::limits::GUEST_TEXT_BYTES_MAX).

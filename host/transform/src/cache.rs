@@ -24,6 +24,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use protocol::PluginHash;
@@ -91,7 +92,7 @@ impl Cache {
 
     /// Writes beside and renames, so that a reader sees a whole file or none.
     fn write(&self, name: &str, code: &[u8]) -> io::Result<()> {
-        let beside = self.dir.join(format!("{name}.{}.new", std::process::id()));
+        let beside = beside(&self.dir, name);
         let written = create(&beside).and_then(|mut file| {
             file.write_all(&self.mac(name, code))?;
             file.write_all(code)?;
@@ -139,10 +140,16 @@ fn key_of(dir: &Path) -> io::Result<[u8; 32]> {
         Err(error) => return Err(error),
     }
     let key = clock::secret()?;
-    let beside = dir.join(format!("key.{}.new", std::process::id()));
+    let beside = beside(dir, "key");
     create(&beside)?.write_all(&key)?;
     fs::rename(&beside, &path)?;
     Ok(key)
+}
+
+/// A name that no other writer uses at the same time.
+fn beside(dir: &Path, name: &str) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    dir.join(format!("{name}.{}-{}.new", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -11,7 +11,7 @@
 
 use abi::{HostCode, Span, input::InputHeader};
 use bytes::Bytes;
-use protocol::TransformLimits;
+use protocol::{TransformLimits, limits::PLUGIN_DESCRIBE_BYTES_MAX};
 use wasmtime::{Extern, Memory, ModuleExport, Mutability, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::{
@@ -148,6 +148,12 @@ impl PluginInstance {
         let packed = self.call(host, &describe, ())?;
         let text = Span::unpack(packed).and_then(|span| span.of(self.memory.data(&self.store)));
         let text = text.ok_or_else(|| bad("`weir_describe` returned a span outside of the memory"))?;
+        if text.len() > PLUGIN_DESCRIBE_BYTES_MAX {
+            let bytes = text.len();
+            let text =
+                format!("description of {bytes} is over `plugin_describe_bytes_max` ({PLUGIN_DESCRIBE_BYTES_MAX})");
+            return Err(bad(&text).into());
+        }
         Ok(String::from_utf8_lossy(text).into_owned())
     }
 

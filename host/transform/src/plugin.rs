@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use abi::export;
 use bytes::Bytes;
-use protocol::{PluginHash, TransformLimits, limits::GUEST_TEXT_BYTES_MAX};
+use protocol::{PluginHash, TransformLimits};
 use sha2::{Digest as _, Sha256};
 use wasmtime::{InstancePre, Module, ModuleExport};
 
@@ -116,14 +116,6 @@ fn try_out(host: &PluginHost, code: &Code) -> Result<String, PluginError> {
     let settings = Settings { name: "(upload)", seed: 0, limits: TransformLimits::default(), config: None };
     let mut instance = PluginInstance::start(host, code, &settings).map_err(PluginError::of_start)?;
     let text = instance.describe(host).map_err(PluginError::of_start)?;
-    if text.len() > GUEST_TEXT_BYTES_MAX * 16 {
-        return Err(PluginError::OverLimit {
-            what: "description of",
-            value: text.len() as u64,
-            limit: "describe_bytes_max",
-            max: (GUEST_TEXT_BYTES_MAX * 16) as u64,
-        });
-    }
     if !text.is_empty() && !serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|value| value.is_object()) {
         return Err(PluginError::Describe);
     }

@@ -190,7 +190,7 @@ impl Stage<'_> {
                 return Ok((Called::Failed(fault, None), false));
             }
         };
-        if is_whole && keeps_all(&output) {
+        if is_whole && keeps_all(&output, record_count) {
             return Ok((Called::KeptAll, true));
         }
         let piece = Piece { first: piece.start, section };
@@ -261,6 +261,11 @@ fn cut(section: &Bytes, starts: &[usize], piece: &Range<u32>) -> Bytes {
 }
 
 /// Whether nothing has to be written.
-fn keeps_all(output: &Output<'_>) -> bool {
-    matches!(output.decisions, Decisions::KeepAll) && output.failures.is_empty()
+fn keeps_all(output: &Output<'_>, record_count: u32) -> bool {
+    let keeps = match output.decisions {
+        Decisions::KeepAll => true,
+        Decisions::Bitmap(kept) => kept.kept_count() == record_count,
+        _ => false,
+    };
+    keeps && output.failures.is_empty()
 }
