@@ -74,7 +74,8 @@ frame_kinds! {
     Pong = 7,
     /// Server, on the control stream: it is draining. Open nothing new; what is in flight is answered.
     Goaway = 8,
-    /// Part of an uploaded file, in order, on an admin stream after its request. Body: the bytes.
+    /// Part of an uploaded file, in order, on an admin stream after its request. Body: the bytes, at most
+    /// [`CONTROL_BODY_BYTES_MAX`](crate::limits::CONTROL_BODY_BYTES_MAX), as for all frames but those of batches.
     Upload = 9,
 
     /// Client, first on a producer stream. Header: [`ProducerOpen`]. Fences an older stream of the same producer.
@@ -83,12 +84,12 @@ frame_kinds! {
     ProducerOpened = 17,
     /// Client: binds `handle` to a topic-partition. Body: CBOR [`TopicPartition`](crate::TopicPartition).
     Bind = 18,
-    /// Answer to BIND, same handle. Header: [`Bound`].
+    /// Answer to BIND, same handle, in order with the answers to the handle's batches. Header: [`Bound`].
     Bound = 19,
     /// Client: one record batch for `handle`; `sequence` numbers the frames of the handle from 0. Body: the batch.
     Produce = 20,
     /// Answer to PRODUCE, same handle and sequence, in order per handle. Header: [`Ack`]. Body: empty, or CBOR
-    /// `Vec<RecordError>` where records were rejected.
+    /// `Vec<RecordError>` where records were rejected; the first of them when all would not fit a control body.
     Ack = 21,
 
     /// Client, first on a subscription stream. Header: [`Subscribe`]. Body: CBOR [`TopicPartition`](crate::TopicPartition).

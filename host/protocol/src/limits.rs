@@ -51,6 +51,10 @@ pub const PRODUCER_STREAMS_PER_CONNECTION_MAX: usize = 4;
 /// Topic-partitions bound on one producer stream.
 pub const HANDLES_PER_PRODUCER_MAX: usize = 4_096;
 
+/// Frames of one producer stream that may be unanswered: bounds the queues of answers where batches are tiny. Past it
+/// the server stops reading the stream.
+pub const FRAMES_IN_FLIGHT_PER_PRODUCER_MAX: usize = 16_384;
+
 /// Produce bytes of one handle that may be unanswered; a client starts here.
 pub const IN_FLIGHT_BYTES_PER_HANDLE: usize = 512 << 10;
 
@@ -63,6 +67,12 @@ pub const INGEST_BYTES_MAX: usize = 64 << 20;
 
 /// Credit one subscription may hold: what the server may push ahead of the application.
 pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
+
+/// Requests of one connection that may be unanswered; past it the server stops reading its control stream.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+
+/// Fetches of one connection that may wait for data; each costs a task.
+pub const FETCHES_IN_FLIGHT_MAX: usize = 256;
 
 /// How long a fetch may wait for data, in milliseconds.
 pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
