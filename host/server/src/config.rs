@@ -1,0 +1,395 @@
+//! The broker's configuration: one TOML file, one struct per section, every key with a default, a unit and a reason.
+//!
+//! Owns the names of the keys. Never reads the environment or flags: the command line sets the fields of
+//! [`ServerConfig`] after the file was read, under the same names. A key nobody knows is refused with the nearest one
+//! that is known.
+//!
+//! Start at [`ServerConfig::load`].
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use protocol::limits::{
+    BATCH_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, IN_FLIGHT_BYTES_PER_HANDLE, INGEST_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+/// Port of the QUIC listener where none is given.
+pub const QUIC_PORT: u16 = 7433;
+
+/// Everything that can be set on a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// `data_dir`: where records, plugins and identities are kept. Default `./weir-data`: a broker that is started with
+    /// nothing leaves everything in one place that is easy to find and to delete.
+    pub data_dir: PathBuf,
+    /// `quic`: address of the QUIC listener. Default `127.0.0.1:7433`: nobody outside of the host reaches a broker that
+    /// nobody configured. Port 0 lets the system choose.
+    pub quic: SocketAddr,
+    /// `drain_ms_max`: how long a stop waits for answers in flight and for clients to read them, in milliseconds.
+    /// Default 10,000: below the 30 s after which service managers kill.
+    pub drain_ms_max: u64,
+    /// Section `transport`.
+    pub transport: TransportConfig,
+    /// Section `ingest`.
+    pub ingest: IngestConfig,
+    /// Section `store`.
+    pub store: StoreConfig,
+    /// Section `transforms`.
+    pub transforms: TransformsConfig,
+    /// Section `runtime`.
+    pub runtime: RuntimeConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            data_dir: PathBuf::from("./weir-data"),
+            quic: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), QUIC_PORT),
+            drain_ms_max: 10_000,
+            transport: TransportConfig::default(),
+            ingest: IngestConfig::default(),
+            store: StoreConfig::default(),
+            transforms: TransformsConfig::default(),
+            runtime: RuntimeConfig::default(),
+        }
+    }
+}
+
+/// What QUIC's buffers are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Windows of 1 MiB a stream, 8 MiB a connection, 2 MiB to send: fills a link of 500 Mbit/s and 100 ms.
+    Throughput,
+    /// Windows of 256 KiB, 2 MiB, 512 KiB: a request waits behind fewer bytes of a saturating push.
+    Latency,
+}
+
+/// How QUIC connections behave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransportConfig {
+    /// `transport.profile`: `throughput` or `latency`. Default `throughput`.
+    pub profile: Profile,
+    /// `transport.mtu_bytes_max`: largest UDP payload that path discovery tries, in bytes: 1,452 for Ethernet, 8,952 for
+    /// jumbo frames. Default 0: 8,952 where the listener is on a loopback address, else 1,452.
+    pub mtu_bytes_max: u16,
+    /// `transport.connections_max`: connections open at the same time. Default 10,000; an idle one costs about 40 KiB.
+    pub connections_max: usize,
+    /// `transport.idle_ms_max`: how long a silent connection is kept, in milliseconds. Default 30,000: three keep-alives
+    /// of a client.
+    pub idle_ms_max: u32,
+    /// `transport.hello_ms_max`: how long a connection may take to its HELLO, in milliseconds. Default 10,000: a slow
+    /// link's handshake fits, and a connection that says nothing costs little.
+    pub hello_ms_max: u64,
+    /// `transport.stall_ms_max`: how long a peer may leave a frame half sent or answers unread before its stream is
+    /// closed, in milliseconds. Default 30,000: what it holds of the ingest budget is everybody's.
+    pub stall_ms_max: u64,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        TransportConfig {
+            profile: Profile::Throughput,
+            mtu_bytes_max: 0,
+            connections_max: CONNECTIONS_MAX,
+            idle_ms_max: 30_000,
+            hello_ms_max: 10_000,
+            stall_ms_max: 30_000,
+        }
+    }
+}
+
+/// What producers may have in flight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestConfig {
+    /// `ingest.bytes_max`: produce bytes that all connections together may have unanswered; past it the broker stops
+    /// reading. Default 64 MiB: bounds the memory that a burst takes.
+    pub bytes_max: usize,
+    /// `ingest.in_flight_bytes_per_handle`: produce bytes that one topic-partition of one producer may have unanswered.
+    /// Default 512 KiB: keeps a link of 1 Gbit/s busy at 4 ms a commit.
+    pub in_flight_bytes_per_handle: u32,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        IngestConfig { bytes_max: INGEST_BYTES_MAX, in_flight_bytes_per_handle: IN_FLIGHT_BYTES_PER_HANDLE as u32 }
+    }
+}
+
+/// How records are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `store.segment_bytes_max`: size at which a segment file is closed and the next one begun, in bytes. Default
+    /// 256 MiB: repair after a crash and the unit of retention are bounded by one file.
+    pub segment_bytes_max: u64,
+    /// `store.tail_bytes_max`: memory that keeps the newest batches of all partitions for readers, in bytes. Default
+    /// 32 MiB.
+    pub tail_bytes_max: usize,
+    /// `store.cache_bytes`: memory for reads of older data and of the state, in bytes. Default 16 MiB: the system's page
+    /// cache does the rest.
+    pub cache_bytes: usize,
+    /// `store.retention_interval_ms`: how often expired records are looked for, in milliseconds. Default 60,000: they go
+    /// by whole segments, so nothing is gained by looking more often.
+    pub retention_interval_ms: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        let store = broker::StoreOptions::default();
+        StoreConfig {
+            segment_bytes_max: store.segment_bytes_max,
+            tail_bytes_max: store.tail_bytes_max,
+            cache_bytes: store.cache_bytes,
+            retention_interval_ms: 60_000,
+        }
+    }
+}
+
+/// How transforms are run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransformsConfig {
+    /// `transforms.workers`: threads that run pipelines. Default 0: one more than there are processors, so that a guest
+    /// that loops leaves room.
+    pub workers: usize,
+}
+
+/// What a running broker leaves for other programs of its user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// `runtime.announce`: leave address and identity path in the user's runtime directory. Default `true`: `weir` on the
+    /// same host then needs no flag.
+    pub announce: bool,
+    /// `runtime.dir`: that directory. Default empty: `$XDG_RUNTIME_DIR/weir`, else `weir-<uid>` among the temporary files.
+    pub dir: PathBuf,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        RuntimeConfig { announce: true, dir: PathBuf::new() }
+    }
+}
+
+impl RuntimeConfig {
+    /// The directory in force.
+    #[must_use]
+    pub fn effective_dir(&self) -> PathBuf {
+        if self.dir.as_os_str().is_empty() { crate::runtime_file::runtime_dir() } else { self.dir.clone() }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration file `{}`", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not TOML, or a value of the wrong type.
+    #[error("configuration is not valid: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// A key that there is not.
+    #[error("configuration key `{key}` is unknown; the nearest known one is `{nearest}`")]
+    UnknownKey {
+        /// As given, with its section.
+        key: String,
+        /// What was probably meant.
+        nearest: String,
+    },
+    /// A value that cannot work.
+    #[error("`{key}` = {value} is not possible: {rule}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it has to fulfil.
+        rule: &'static str,
+    },
+}
+
+impl ServerConfig {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or as [`ServerConfig::from_toml`].
+    pub fn load(path: &Path) -> Result<ServerConfig, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        ServerConfig::from_toml(&text)
+    }
+
+    /// Reads a configuration from TOML text; what it does not name is the default.
+    ///
+    /// # Errors
+    /// When it is not TOML, has an unknown key, or a value cannot be used.
+    pub fn from_toml(text: &str) -> Result<ServerConfig, ConfigError> {
+        refuse_unknown_keys(&text.parse()?)?;
+        let config: ServerConfig = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML text, every key with its value in force.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("paths come from TOML or the command line and are text")
+    }
+
+    /// Refuses values that cannot work.
+    ///
+    /// # Errors
+    /// With the first such value, and the rule it breaks.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let rules: [(&'static str, u64, bool, &'static str); 5] = [
+            (
+                "ingest.bytes_max",
+                self.ingest.bytes_max as u64,
+                (FRAME_BYTES_MAX..=u32::MAX as usize).contains(&self.ingest.bytes_max),
+                "it must hold one frame (8 MiB), and be below 4 GiB",
+            ),
+            (
+                "ingest.in_flight_bytes_per_handle",
+                self.ingest.in_flight_bytes_per_handle.into(),
+                self.ingest.in_flight_bytes_per_handle > 0,
+                "it must be above 0",
+            ),
+            (
+                "transport.mtu_bytes_max",
+                self.transport.mtu_bytes_max.into(),
+                self.transport.mtu_bytes_max == 0 || (1_200..=65_507).contains(&self.transport.mtu_bytes_max),
+                "QUIC needs 1,200 and UDP carries 65,507",
+            ),
+            (
+                "transport.connections_max",
+                self.transport.connections_max as u64,
+                self.transport.connections_max > 0,
+                "it must be above 0",
+            ),
+            (
+                "store.segment_bytes_max",
+                self.store.segment_bytes_max,
+                self.store.segment_bytes_max >= 4 * BATCH_BYTES_MAX as u64,
+                "it must hold a few commits (16 MiB)",
+            ),
+        ];
+        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
+            Some((key, value, _, rule)) => Err(ConfigError::Value { key, value, rule }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Compares the keys with those of the default configuration, which has them all.
+fn refuse_unknown_keys(given: &toml::Table) -> Result<(), ConfigError> {
+    let known = toml::Table::try_from(ServerConfig::default()).expect("the default is plain values");
+    let known_keys = dotted_keys(&known);
+    let is_known = |key: &String| known_keys.contains(key) || known.get(key).is_some_and(toml::Value::is_table);
+    match dotted_keys(given).into_iter().find(|key| !is_known(key)) {
+        None => Ok(()),
+        Some(key) => {
+            let nearest = known_keys.iter().min_by_key(|known| nearness(&key, known)).cloned();
+            Err(ConfigError::UnknownKey { key, nearest: nearest.unwrap_or_default() })
+        }
+    }
+}
+
+/// The keys of a table and of the sections in it, as `section.key`; an empty section by its name.
+fn dotted_keys(table: &toml::Table) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(section) if !section.is_empty() => {
+                keys.extend(section.keys().map(|key| format!("{name}.{key}")));
+            }
+            _ => keys.push(name.clone()),
+        }
+    }
+    keys
+}
+
+/// Smaller is nearer: by the whole key or, where only the section is missing or wrong, by its last part.
+fn nearness(key: &str, known: &str) -> (usize, usize) {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let whole = distance(key, known);
+    (whole.min(distance(&last(key), &last(known))), whole)
+}
+
+/// How many characters must be changed, added or removed to make `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_at_all_is_the_default() {
+        assert_eq!(ServerConfig::from_toml("").unwrap(), ServerConfig::default());
+        ServerConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_back() {
+        let mut config = ServerConfig { quic: "[::1]:9000".parse().unwrap(), ..ServerConfig::default() };
+        config.transport.profile = Profile::Latency;
+        assert_eq!(ServerConfig::from_toml(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        for (text, key, near) in [
+            ("data_dri = 'x'", "data_dri", "data_dir"),
+            ("[ingest]\nbytes = 1", "ingest.bytes", "ingest.bytes_max"),
+            ("[transprot]\nprofile = 'latency'", "transprot.profile", "transport.profile"),
+            ("profile = 'latency'", "profile", "transport.profile"),
+        ] {
+            match ServerConfig::from_toml(text) {
+                Err(ConfigError::UnknownKey { key: found, nearest }) => {
+                    assert_eq!((found.as_str(), nearest.as_str()), (key, near));
+                }
+                other => panic!("{text} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_named() {
+        for text in [
+            "[ingest]\nbytes_max = 100",
+            "[transport]\nmtu_bytes_max = 600",
+            "[transport]\nprofile = 'fast'",
+            "quic = 'localhost'",
+            "quic = 7433",
+            "transport = 3",
+        ] {
+            let error = ServerConfig::from_toml(text).unwrap_err().to_string();
+            let key = text.rsplit('\n').next().unwrap().split(' ').next().unwrap();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The doors of the broker, one file each.
+
+pub(crate) mod quic;
