@@ -1,0 +1,86 @@
+//! The commands, one file each: its arguments, and what it does with them.
+//!
+//! Start at [`Command`].
+
+mod completion;
+mod config;
+mod consume;
+mod demo;
+mod plugin;
+mod plugin_test;
+mod produce;
+mod serve;
+mod status;
+mod topic;
+mod transform;
+
+use clap::Subcommand;
+
+use crate::{connect::Common, exit::Exit, output::Output};
+
+/// What a command works with.
+pub(crate) struct Context {
+    /// Flags that every command takes.
+    pub(crate) common: Common,
+    /// Where its answers go.
+    pub(crate) out: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show all of it in one minute: a broker, a pipeline, web events in, what is left of them out
+    Demo(demo::Args),
+    /// Run a broker
+    Serve(serve::Args),
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// Send lines to a topic, a record each
+    Produce(produce::Args),
+    /// Read a topic's records
+    Consume(consume::Args),
+    /// Upload, list, describe, try and delete plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Deploy plugins on topics, and see what they do there
+    #[command(subcommand)]
+    Transform(transform::Command),
+    /// Show how the broker is
+    Status(status::Args),
+    /// Show or check the configuration of `serve`
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print completions for a shell
+    Completion(completion::Args),
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command, context: Context) -> anyhow::Result<Exit> {
+    let mut context = context;
+    let done = match command {
+        Command::Completion(args) => completion::run(&args, &mut context),
+        Command::Config(command) => config::run(&command, &mut context),
+        Command::Plugin(plugin::Command::Test(args)) => plugin_test::run(&args, &mut context),
+        command => runtime()?.block_on(Box::pin(run_async(command, &mut context))),
+    }?;
+    context.out.flush()?;
+    Ok(done)
+}
+
+async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Exit> {
+    match command {
+        Command::Demo(args) => demo::run(&args, context).await,
+        Command::Serve(args) => serve::run(&args, context).await,
+        Command::Topic(command) => topic::run(command, context).await,
+        Command::Produce(args) => produce::run(args, context).await,
+        Command::Consume(args) => consume::run(args, context).await,
+        Command::Plugin(command) => plugin::run(command, context).await,
+        Command::Transform(command) => transform::run(command, context).await,
+        Command::Status(args) => status::run(&args, context).await,
+        Command::Config(_) | Command::Completion(_) => unreachable!("they need no runtime and ran before"),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

@@ -1,0 +1,306 @@
+//! Numbers, sizes, times and durations as people read and write them.
+//!
+//! Owns both directions, so that what a command prints another one takes. Pure: never reads a clock.
+
+use std::time::Duration;
+
+const MS_PER_DAY: i64 = 24 * 3_600 * 1_000;
+
+/// Text that is no duration, size or time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotUnderstood(String);
+
+impl std::fmt::Display for NotUnderstood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotUnderstood {}
+
+/// `7d`, `12h`, `1h30m`, `500ms`, in milliseconds.
+pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, NotUnderstood> {
+    let wrong = || NotUnderstood(format!("`{text}` is not a duration such as `7d`, `12h`, `1h30m` or `500ms`"));
+    let mut total: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => MS_PER_DAY as u64,
+            "w" => 7 * MS_PER_DAY as u64,
+            _ => return Err(wrong()),
+        };
+        let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+        total = ms.and_then(|ms| total.checked_add(ms)).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+/// `4096`, `64KiB`, `10MB`, `1GiB`, in bytes.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, NotUnderstood> {
+    let wrong = || NotUnderstood(format!("`{text}` is not a size such as `4096`, `64KiB`, `10MB` or `1GiB`"));
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_bytes: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_bytes)).ok_or_else(wrong)
+}
+
+/// RFC 3339 (`2026-03-01T12:00:00Z`, with fractions and offsets), in milliseconds since 1970.
+pub(crate) fn parse_time_ms(text: &str) -> Result<i64, NotUnderstood> {
+    let wrong = || NotUnderstood(format!("`{text}` is not a time such as `2026-03-01T12:00:00Z`"));
+    let bytes = text.as_bytes();
+    let field = |from: usize, len: usize| -> Option<i64> {
+        let digits = bytes.get(from..from + len)?;
+        digits.iter().try_fold(0i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+    };
+    let mark = |at: usize, marks: &[u8]| bytes.get(at).is_some_and(|byte| marks.contains(byte)).then_some(());
+    let parse = || -> Option<i64> {
+        let (year, month, day) = (field(0, 4)?, field(5, 2)?, field(8, 2)?);
+        let (hour, minute, second) = (field(11, 2)?, field(14, 2)?, field(17, 2)?);
+        mark(4, b"-")?;
+        mark(7, b"-")?;
+        mark(10, b"Tt ")?;
+        mark(13, b":")?;
+        mark(16, b":")?;
+        if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+            return None;
+        }
+        if hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let (fraction_ms, zone_at) = parse_fraction(bytes, 19)?;
+        let zone_ms = match bytes.get(zone_at)? {
+            b'Z' | b'z' if bytes.len() == zone_at + 1 => 0,
+            sign @ (b'+' | b'-') if bytes.len() == zone_at + 6 => {
+                mark(zone_at + 3, b":")?;
+                let zone = (field(zone_at + 1, 2)? * 60 + field(zone_at + 4, 2)?) * 60_000;
+                if *sign == b'+' { zone } else { -zone }
+            }
+            _ => return None,
+        };
+        let of_day = ((hour * 60 + minute) * 60 + second) * 1_000 + fraction_ms;
+        Some(days_from_civil(year, month, day) * MS_PER_DAY + of_day - zone_ms)
+    };
+    parse().ok_or_else(wrong)
+}
+
+/// The milliseconds of an optional fraction that begins at `at`, and the place behind it.
+fn parse_fraction(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    if bytes.get(at) != Some(&b'.') {
+        return Some((0, at));
+    }
+    let digits = bytes.get(at + 1..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 {
+        return None;
+    }
+    let ms = (0..3).fold(0, |ms, place| {
+        let digit = if place < digits { i64::from(bytes[at + 1 + place] - b'0') } else { 0 };
+        ms * 10 + digit
+    });
+    Some((ms, at + 1 + digits))
+}
+
+/// RFC 3339 in UTC, with milliseconds only where there are any.
+pub(crate) fn time(ms: i64) -> String {
+    let (days, of_day) = (ms.div_euclid(MS_PER_DAY), ms.rem_euclid(MS_PER_DAY));
+    let (year, month, day) = civil_from_days(days);
+    let (second, fraction) = (of_day / 1_000, of_day % 1_000);
+    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:03}") };
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// The other way round.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `count` with its noun: `1 record`, `2 records`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1572864` as `1.5 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1_024.0;
+    let mut unit = 0;
+    while value >= 1_023.95 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    let text = format!("{value:.1}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+}
+
+/// The largest unit that divides it without a rest, as [`parse_duration_ms`] takes it: `604800000` as `7d`.
+pub(crate) fn duration_ms(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(MS_PER_DAY as u64, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let unit = UNITS.iter().find(|(unit, _)| ms.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
+}
+
+/// A measured time with three digits: `12.3 ms`, `1.24 s`.
+pub(crate) fn elapsed(time: Duration) -> String {
+    nanos(time.as_nanos() as f64)
+}
+
+/// Nanoseconds with a unit and about three digits.
+pub(crate) fn nanos(ns: f64) -> String {
+    let (value, unit) = match ns {
+        ns if ns < 1e3 => return format!("{ns:.0} ns"),
+        ns if ns < 1e6 => (ns / 1e3, "us"),
+        ns if ns < 1e9 => (ns / 1e6, "ms"),
+        ns => (ns / 1e9, "s"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+/// At most `width` characters of one line: control characters become spaces, a cut is marked with `…`.
+pub(crate) fn one_line(text: &str, width: usize) -> String {
+    let mut line = String::with_capacity(text.len().min(width * 4));
+    for (place, c) in text.chars().enumerate() {
+        if place + 1 == width && text.chars().nth(place + 1).is_some() {
+            line.push('…');
+            break;
+        }
+        line.push(if c.is_control() { ' ' } else { c });
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_go_both_ways() {
+        for (text, ms) in [("7d", 604_800_000), ("12h", 43_200_000), ("500ms", 500), ("90s", 90_000), ("0s", 0)] {
+            assert_eq!(parse_duration_ms(text).unwrap(), ms);
+            assert_eq!(parse_duration_ms(&duration_ms(ms)).unwrap(), ms);
+        }
+        assert_eq!(parse_duration_ms("1h30m").unwrap(), 5_400_000);
+        for bad in ["", "7", "d", "7x", "-7d", "7d3", "99999999999999999999d", "9999999999999w"] {
+            assert!(parse_duration_ms(bad).is_err(), "{bad:?} passed");
+        }
+    }
+
+    #[test]
+    fn sizes_are_understood() {
+        for (text, size) in [("0", 0), ("4096", 4_096), ("64KiB", 65_536), ("10 MB", 10_000_000), ("1G", 1 << 30)] {
+            assert_eq!(parse_bytes(text).unwrap(), size);
+        }
+        for bad in ["", "KiB", "1.5MiB", "-1", "1 zebra", "99999999999999GiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad:?} passed");
+        }
+        for (size, text) in
+            [(0, "0 B"), (1_023, "1023 B"), (1_024, "1 KiB"), (1_572_864, "1.5 MiB"), (1 << 40, "1 TiB")]
+        {
+            assert_eq!(bytes(size), text);
+        }
+    }
+
+    #[test]
+    fn times_go_both_ways() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2015-05-17T10:05:03Z", 1_431_857_103_000),
+            ("2000-02-29T23:59:59.250Z", 951_868_799_250),
+            ("1969-12-31T23:59:59Z", -1_000),
+        ] {
+            assert_eq!(parse_time_ms(text).unwrap(), ms);
+            assert_eq!(time(ms), text);
+        }
+        assert_eq!(parse_time_ms("2015-05-17T12:05:03+02:00").unwrap(), 1_431_857_103_000);
+        assert_eq!(parse_time_ms("1970-01-01 00:00:00.123456Z").unwrap(), 123);
+        for bad in ["", "2015-05-17", "2015-02-30T00:00:00Z", "2015-05-17T24:00:00Z", "2015-05-17T10:05:03", "x"] {
+            assert!(parse_time_ms(bad).is_err(), "{bad:?} passed");
+        }
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_goes_both_ways() {
+        for days in days_from_civil(1_900, 1, 1)..days_from_civil(2_300, 1, 1) {
+            let (year, month, day) = civil_from_days(days);
+            assert_eq!(days_from_civil(year, month, day), days);
+            assert!((1..=days_in_month(year, month)).contains(&day));
+        }
+    }
+
+    #[test]
+    fn text_is_cut_at_the_width() {
+        assert_eq!(one_line("abc", 3), "abc");
+        assert_eq!(one_line("abcd", 3), "ab…");
+        assert_eq!(one_line("a\tb\nc", 9), "a b c");
+        assert_eq!(one_line("äöüß", 3), "äö…");
+        assert_eq!(count(0), "0");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "record"), "1 record");
+        assert_eq!(nanos(12.4), "12 ns");
+        assert_eq!(nanos(1_240_000_000.0), "1.24 s");
+    }
+}

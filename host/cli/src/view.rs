@@ -1,0 +1,183 @@
+//! The nouns as JSON: what `--json` prints, with the field names of the code.
+//!
+//! Owns no meaning of its own; each view is made from a noun of `protocol` and changes as that does.
+
+use protocol::{
+    Books, PluginDescription, RecordError, Retention, TopicDescription, TransformDescription, TransformStats,
+    control::Status,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// A topic with its partitions.
+#[derive(Debug, Serialize)]
+pub(crate) struct TopicView {
+    pub(crate) topic: String,
+    pub(crate) partitions: Vec<PartitionView>,
+    pub(crate) retention_age_ms: Option<u64>,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) max_record_bytes: u32,
+}
+
+/// One partition.
+#[derive(Debug, Serialize)]
+pub(crate) struct PartitionView {
+    pub(crate) partition: u32,
+    pub(crate) log_start_offset: u64,
+    pub(crate) high_watermark: u64,
+    pub(crate) bytes: u64,
+}
+
+impl From<&TopicDescription> for TopicView {
+    fn from(topic: &TopicDescription) -> TopicView {
+        let partition = |(number, partition): (usize, &protocol::PartitionDescription)| PartitionView {
+            partition: number as u32,
+            log_start_offset: partition.log_start_offset.0,
+            high_watermark: partition.high_watermark.0,
+            bytes: partition.bytes,
+        };
+        let Retention { age_ms, bytes } = topic.config.retention;
+        TopicView {
+            topic: topic.name.to_string(),
+            partitions: topic.partitions.iter().enumerate().map(partition).collect(),
+            retention_age_ms: age_ms,
+            retention_bytes: bytes,
+            max_record_bytes: topic.config.max_record_bytes,
+        }
+    }
+}
+
+/// A plugin that lies on the broker.
+#[derive(Debug, Serialize)]
+pub(crate) struct PluginView {
+    pub(crate) plugin: String,
+    pub(crate) hash: String,
+    pub(crate) wasm_bytes: u64,
+    pub(crate) uploaded_at_ms: u64,
+    /// What the module says of itself: JSON where it is JSON, else text.
+    pub(crate) describe: Value,
+}
+
+impl From<&PluginDescription> for PluginView {
+    fn from(plugin: &PluginDescription) -> PluginView {
+        PluginView {
+            plugin: plugin.name.to_string(),
+            hash: plugin.hash.to_string(),
+            wasm_bytes: plugin.wasm_bytes,
+            uploaded_at_ms: plugin.uploaded_at_ms,
+            describe: json_or_text(&plugin.describe),
+        }
+    }
+}
+
+/// A transform with its settings and what it has done.
+#[derive(Debug, Serialize)]
+pub(crate) struct TransformView {
+    pub(crate) topic: String,
+    pub(crate) stage: u32,
+    pub(crate) transform: String,
+    pub(crate) plugin: String,
+    pub(crate) plugin_hash: String,
+    pub(crate) config: Value,
+    pub(crate) on_error: String,
+    pub(crate) targets: Vec<String>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) deadline_ms: u32,
+    pub(crate) output_bytes: u64,
+    #[serde(flatten)]
+    pub(crate) stats: StatsView,
+}
+
+/// What a transform has done since it was deployed or the broker started.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct StatsView {
+    pub(crate) batches: u64,
+    pub(crate) records_in: u64,
+    pub(crate) kept: u64,
+    pub(crate) records_out: u64,
+    pub(crate) dropped: u64,
+    pub(crate) failed: u64,
+    pub(crate) traps: u64,
+    pub(crate) ns: u64,
+    pub(crate) ns_per_record: u64,
+}
+
+impl From<TransformStats> for StatsView {
+    fn from(stats: TransformStats) -> StatsView {
+        let TransformStats { batches, records_in, kept, records_out, dropped, failed, traps, ns } = stats;
+        let ns_per_record = ns.checked_div(records_in).unwrap_or(0);
+        StatsView { batches, records_in, kept, records_out, dropped, failed, traps, ns, ns_per_record }
+    }
+}
+
+impl From<&TransformDescription> for TransformView {
+    fn from(transform: &TransformDescription) -> TransformView {
+        let spec = &transform.spec;
+        TransformView {
+            topic: transform.topic.to_string(),
+            stage: transform.stage,
+            transform: spec.name.to_string(),
+            plugin: spec.plugin.to_string(),
+            plugin_hash: spec.plugin_hash.to_string(),
+            config: json_or_text(&spec.config),
+            on_error: spec.on_error.to_string(),
+            targets: spec.targets.iter().map(ToString::to_string).collect(),
+            memory_bytes: spec.limits.memory_bytes,
+            deadline_ms: spec.limits.deadline_ms,
+            output_bytes: spec.limits.output_bytes,
+            stats: transform.stats.into(),
+        }
+    }
+}
+
+/// What became of the records of a command: the summary line of `produce` and `demo`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct BooksView {
+    pub(crate) records_in: u64,
+    pub(crate) kept: u64,
+    pub(crate) stored: u64,
+    pub(crate) dropped: u64,
+    pub(crate) dead_lettered: u64,
+    pub(crate) rejected: u64,
+}
+
+impl From<Books> for BooksView {
+    fn from(books: Books) -> BooksView {
+        let Books { records_in, kept, stored, dropped, dead_lettered, rejected } = books;
+        BooksView { records_in, kept, stored, dropped, dead_lettered, rejected }
+    }
+}
+
+/// A record that was refused.
+#[derive(Debug, Serialize)]
+pub(crate) struct RejectedView {
+    pub(crate) rejected_line: u64,
+    pub(crate) code: u16,
+    pub(crate) text: String,
+}
+
+impl RejectedView {
+    pub(crate) fn new(line: u64, error: &RecordError) -> RejectedView {
+        RejectedView { rejected_line: line, code: error.code, text: error.text.clone() }
+    }
+}
+
+/// How the broker is.
+pub(crate) fn status(status: &Status) -> Value {
+    json!({
+        "broker": status.broker,
+        "store_id": status.store_id,
+        "uptime_ms": status.uptime_ms,
+        "disk_bytes": status.disk_bytes,
+        "segments": status.segments,
+        "commit_sequence": status.commit_sequence,
+        "topics": status.topics,
+        "partitions": status.partitions,
+        "connections": status.connections,
+        "read_only": status.read_only,
+    })
+}
+
+fn json_or_text(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
