@@ -24,7 +24,7 @@ use protocol::{
     control::{self, Hello, Request, Response, Welcome},
     frame::{Fetch, FrameKind, Place, Prefix},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     error::ConnectError,
@@ -34,6 +34,9 @@ use crate::{
 
 /// Control frames that wait for the stream. A request is small, so this bounds memory; more callers wait their turn.
 const CONTROL_QUEUE: usize = 64;
+
+/// Fetches that wait at the broker at a time. It allows more; others wait here.
+const FETCHES_MAX: usize = 128;
 
 /// Bytes of a plugin that travel in one frame.
 const UPLOAD_FRAME_BYTES: usize = 256 << 10;
@@ -76,6 +79,8 @@ pub(crate) struct Session {
     welcome: Welcome,
     control: Arc<Control>,
     requests: mpsc::Sender<Bytes>,
+    /// Fetches the broker lets us have unanswered.
+    fetches: Semaphore,
 }
 
 /// What the control stream's two tasks share with those who ask.
@@ -103,7 +108,8 @@ impl Session {
                 let (requests, queue) = mpsc::channel(CONTROL_QUEUE);
                 tokio::spawn(write_control(send, queue));
                 tokio::spawn(read_control(receive, Arc::clone(&control)));
-                Ok(Session { broker: broker.to_owned(), connection, endpoint, welcome, control, requests })
+                let fetches = Semaphore::new(FETCHES_MAX);
+                Ok(Session { broker: broker.to_owned(), connection, endpoint, welcome, control, requests, fetches })
             }
             Err(HelloError::Refused(error)) => Err(ConnectError::Refusal { broker: broker.to_owned(), error }),
             Err(HelloError::NotWeir(reason)) => Err(ConnectError::NotWeir { broker: broker.to_owned(), reason }),
@@ -154,6 +160,7 @@ impl Session {
 
     /// Asks for batches, and waits for them as long as `fetch` says.
     pub(crate) async fn fetch(&self, fetch: &Fetch, of: &protocol::TopicPartition) -> Result<Fetched, RequestError> {
+        let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
         let (header, body) = (fetch.encode(), control::encode(of));
         let answer = self.ask(|id| wire::encode(with_id(FrameKind::Fetch, id, &header, &body), &header, &body)).await?;
         match answer.prefix.kind {
