@@ -235,22 +235,26 @@ impl Session {
         let _ = draining.wait_for(|draining| *draining).await;
     }
 
-    /// Returns when nothing has come back for `patience` although something was sent: the broker was restarted without
-    /// a goodbye, or the network is gone. Looks at UDP datagrams, so a busy broker that acknowledges is not suspected.
+    /// Returns when nothing has come back for `patience` although we asked again and again: the broker was restarted
+    /// without a goodbye, or the network is gone.
+    ///
+    /// Looks at UDP datagrams, so a busy broker that acknowledges is not suspected. QUIC repeats what is not
+    /// acknowledged, at growing intervals; a single datagram may be an acknowledgement of ours, which nobody answers.
     pub(crate) async fn silent(&self, patience: Duration) {
-        let looks_per_patience = 4;
-        let mut looks = 0;
+        const LOOKS_PER_PATIENCE: u32 = 4;
+        const ASKED_MIN: u32 = 3;
+        let (mut looks, mut asked) = (0, 0);
         let mut before = self.connection.stats();
-        loop {
-            tokio::time::sleep(patience / looks_per_patience).await;
+        while looks < LOOKS_PER_PATIENCE || asked < ASKED_MIN {
+            tokio::time::sleep(patience / LOOKS_PER_PATIENCE).await;
             let after = self.connection.stats();
-            let heard = after.udp_rx.datagrams != before.udp_rx.datagrams;
-            let waiting = looks > 0 || after.udp_tx.datagrams != before.udp_tx.datagrams;
-            looks = if heard || !waiting { 0 } else { looks + 1 };
-            before = after;
-            if looks > looks_per_patience {
-                return;
+            if after.udp_rx.datagrams == before.udp_rx.datagrams {
+                looks += 1;
+                asked += u32::from(after.udp_tx.datagrams != before.udp_tx.datagrams);
+            } else {
+                (looks, asked) = (0, 0);
             }
+            before = after;
         }
     }
 
