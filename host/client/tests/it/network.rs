@@ -1,7 +1,7 @@
 //! A UDP relay between clients and a broker: it can lose everything, and move to another port as a NAT does.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -58,13 +58,16 @@ async fn run(socket: Arc<UdpSocket>, broker: SocketAddr, cut: Arc<AtomicBool>) {
         if cut.load(Ordering::SeqCst) {
             continue;
         }
-        if !upstreams.contains_key(&from) {
-            let upstream = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            upstream.connect(broker).await.unwrap();
-            back.spawn(carry_back(Arc::clone(&upstream), Arc::clone(&socket), from, Arc::clone(&cut)));
-            upstreams.insert(from, upstream);
-        }
-        let _ = upstreams[&from].send(&packet[..bytes]).await;
+        let upstream = match upstreams.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let upstream = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                upstream.connect(broker).await.unwrap();
+                back.spawn(carry_back(Arc::clone(&upstream), Arc::clone(&socket), from, Arc::clone(&cut)));
+                new.insert(upstream)
+            }
+        };
+        let _ = upstream.send(&packet[..bytes]).await;
     }
 }
 

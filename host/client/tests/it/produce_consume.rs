@@ -37,8 +37,8 @@ async fn what_goes_in_comes_out_with_every_codec_pushed_and_pulled() {
 }
 
 fn record(index: u32) -> Record {
-    let key = (index % 3 != 0).then(|| format!("key-{index}").into());
-    let value = (index % 5 != 0).then(|| "value ".repeat(index as usize).into());
+    let key = (!index.is_multiple_of(3)).then(|| format!("key-{index}").into());
+    let value = (!index.is_multiple_of(5)).then(|| "value ".repeat(index as usize).into());
     let headers = (0..index % 3).map(|header| Header::new(format!("h{header}"), "x")).collect();
     Record { key, value, headers, timestamp: 1_700_000_000_000 + i64::from(index) }
 }
