@@ -22,7 +22,6 @@ pub(crate) struct Router<'a> {
     compression: Compression,
     topics: BTreeMap<TopicName, Vec<PartitionId>>,
     open: BTreeMap<PartitionId, Open>,
-    /// What the sealed batches take.
     bytes: usize,
 }
 
@@ -47,21 +46,25 @@ impl<'a> Router<'a> {
             .or_insert_with(|| Open { builder: BatchBuilder::new(compression), done: Vec::new() });
         let before = open.builder.section_bytes();
         if before > 0 && before + payload_bytes(record) > BATCH_BYTES {
-            self.bytes += open.close(compression)?;
-            check_bytes(self.bytes)?;
+            open.close(compression)?;
         }
-        open.builder.append(record).map_err(ProduceError::Batch)
+        let before = open.builder.section_bytes();
+        open.builder.append(record).map_err(ProduceError::Batch)?;
+        self.bytes += open.builder.section_bytes() - before;
+        if self.bytes > ROUTED_BYTES_PER_BATCH_MAX {
+            return Err(ProduceError::RoutedTooLarge { bytes: self.bytes });
+        }
+        Ok(())
     }
 
     /// Everything that was put, by partition.
-    pub(crate) fn finish(mut self) -> Result<Vec<RoutedBatches>, ProduceError> {
-        let mut routed = Vec::with_capacity(self.open.len());
-        for (target, mut open) in std::mem::take(&mut self.open) {
-            self.bytes += open.close(self.compression)?;
-            check_bytes(self.bytes)?;
-            routed.push(RoutedBatches { target, batches: open.done });
-        }
-        Ok(routed)
+    pub(crate) fn finish(self) -> Result<Vec<RoutedBatches>, ProduceError> {
+        let compression = self.compression;
+        let close = |(target, mut open): (PartitionId, Open)| {
+            open.close(compression)?;
+            Ok(RoutedBatches { target, batches: open.done })
+        };
+        self.open.into_iter().map(close).collect()
     }
 
     fn partition(&mut self, target: &TopicName, key: Option<&[u8]>) -> Result<PartitionId, ProduceError> {
@@ -77,20 +80,10 @@ impl<'a> Router<'a> {
 }
 
 impl Open {
-    /// Seals the records put so far; returns the bytes they take.
-    fn close(&mut self, compression: Compression) -> Result<usize, ProduceError> {
+    fn close(&mut self, compression: Compression) -> Result<(), ProduceError> {
         let full = std::mem::replace(&mut self.builder, BatchBuilder::new(compression));
-        let batch = full.finish(Offset::ZERO).map_err(ProduceError::Batch)?;
-        let bytes = batch.bytes().len();
-        self.done.push(batch);
-        Ok(bytes)
-    }
-}
-
-fn check_bytes(bytes: usize) -> Result<(), ProduceError> {
-    match bytes > ROUTED_BYTES_PER_BATCH_MAX {
-        true => Err(ProduceError::RoutedTooLarge { bytes }),
-        false => Ok(()),
+        self.done.push(full.finish(Offset::ZERO).map_err(ProduceError::Batch)?);
+        Ok(())
     }
 }
 

@@ -68,15 +68,11 @@ impl Reader {
                 self.feed.push(Item::Failed(ConsumeError::Closed));
                 return;
             };
-            let subscription = match mode {
-                DeliveryMode::Push => self.link.subscription(),
-                DeliveryMode::Pull => None,
+            let stop = match mode {
+                DeliveryMode::Push => self.subscribe(&session).await,
+                DeliveryMode::Pull => self.fetch(&session).await,
             };
-            let stop = match &subscription {
-                Some(_) => self.subscribe(&session).await,
-                None => self.fetch(&session).await,
-            };
-            drop((session, subscription));
+            drop(session);
             match stop {
                 Stop::Failed(error) => {
                     self.feed.push(Item::Failed(error));
