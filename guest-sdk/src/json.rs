@@ -37,7 +37,7 @@ pub fn find<'a>(json: &'a [u8], pointer: &Pointer) -> Result<Option<Value<'a>>, 
     Ok(found)
 }
 
-/// The first value at a pointer, reading no further than its end: cheaper, but what follows may be anything.
+/// The first value at a pointer, reading no further than its end: cheaper, but what follows may be other than JSON.
 ///
 /// # Errors
 /// Where the text up to there is not JSON.

@@ -2,12 +2,20 @@
 //!
 //! Of up to 64 pointers, a bit each says which have matched on the way down so far; where none has, values are only checked.
 
-use std::{fmt, ops::ControlFlow};
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    ops::{ControlFlow, Range},
+};
 
-use super::{Kind, Pointer, Value, string};
+use super::{Kind, Pointer, Value, pointer::Token, string};
 
 /// How deep arrays and objects may nest: what `serde_json` takes.
 const DEPTH_MAX: usize = 127;
+
+/// The lowest bit of each byte of a word, and the highest.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// Where and why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +56,16 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-/// Why a scan stops before the end.
-enum Halt {
+/// Where a step ends; nothing where it stopped. As one number it is returned in a register, in WebAssembly too.
+type End = Option<NonZeroUsize>;
+
+/// Why a scan stopped before the end.
+#[derive(Clone, Copy)]
+enum Stop {
     /// It has seen enough.
     Enough,
     Error(JsonError),
 }
-
-type Step<T = ()> = Result<T, Halt>;
 
 /// Shows every value at one of the pointers, until told to stop.
 pub(super) fn pointers<'a>(
@@ -63,31 +73,31 @@ pub(super) fn pointers<'a>(
     pointers: &[Pointer],
     show: &mut impl FnMut(usize, Value<'a>) -> ControlFlow<()>,
 ) -> Result<(), JsonError> {
-    let mut groups = pointers.chunks(64).enumerate();
-    // No pointers: the text is checked all the same.
-    let (first, none) = (groups.next(), &[][..]);
-    for (group, pointers) in first.or(Some((0, none))).into_iter().chain(groups) {
-        let all = u64::MAX.checked_shr(64 - pointers.len() as u32).unwrap_or(0);
+    if pointers.is_empty() {
+        return Scanner::new(json).finish(|scanner| scanner.skip(0, 0));
+    }
+    for (group, pointers) in pointers.chunks(64).enumerate() {
         let mut matched = |bit: usize, value| show(group * 64 + bit, value);
-        let mut scanner = Scanner::new(json)?;
-        scanner.end_of(|scanner| scanner.value(Follow { pointers, matched: &mut matched }, 0, all).map(|_| ()))?;
+        let mut follow = Follow { pointers, matched: &mut matched };
+        let all = u64::MAX >> (64 - pointers.len());
+        Scanner::new(json).finish(|scanner| scanner.follow(&mut follow, 0, 0, all).map(NonZeroUsize::get))?;
     }
     Ok(())
 }
 
 /// Shows the members of an object; `false` where the text is another value.
 pub(super) fn members<'a>(json: &'a [u8], mut show: impl FnMut(Value<'a>, Value<'a>)) -> Result<bool, JsonError> {
-    let mut scanner = Scanner::new(json)?;
-    scanner.space();
-    let is_object = scanner.peek() == Some(b'{');
-    scanner.end_of(|scanner| {
+    let mut is_object = false;
+    Scanner::new(json).finish(|scanner| {
+        let at = scanner.space(0);
+        is_object = scanner.peek(at) == Some(b'{');
         if !is_object {
-            return scanner.unfollowed(0).map(|_| ());
+            return scanner.skip(at, 0);
         }
-        scanner.object(0, |scanner, name| {
-            let value = scanner.unfollowed(1)?;
-            show(name, value);
-            Ok(())
+        scanner.object(at, 0, |scanner, name, at| {
+            let (start, end) = (scanner.space(at), scanner.skip(at, 1)?);
+            show(scanner.value(name), scanner.value(start..end));
+            Some(end)
         })
     })?;
     Ok(is_object)
@@ -95,12 +105,11 @@ pub(super) fn members<'a>(json: &'a [u8], mut show: impl FnMut(Value<'a>, Value<
 
 /// Shows the elements of an array.
 pub(super) fn elements<'a>(json: &'a [u8], show: &mut impl FnMut(Value<'a>)) -> Result<(), JsonError> {
-    let mut scanner = Scanner::new(json)?;
-    scanner.end_of(|scanner| {
-        scanner.array(0, |scanner, _| {
-            let value = scanner.unfollowed(1)?;
-            show(value);
-            Ok(())
+    Scanner::new(json).finish(|scanner| {
+        scanner.array(0, 0, |scanner, _, at| {
+            let (start, end) = (scanner.space(at), scanner.skip(at, 1)?);
+            show(scanner.value(start..end));
+            Some(end)
         })
     })
 }
@@ -112,18 +121,16 @@ struct Follow<'p, F> {
 }
 
 impl<F> Follow<'_, F> {
-    fn again(&mut self) -> Follow<'_, F> {
-        Follow { pointers: self.pointers, matched: self.matched }
-    }
-
     /// Of the pointers that have matched `depth` steps, those whose next step is this one.
-    fn step(&self, depth: usize, active: u64, is_next: impl Fn(&super::pointer::Token) -> bool) -> u64 {
+    #[inline(always)]
+    fn step(&self, depth: usize, active: u64, is_next: impl Fn(&Token) -> bool) -> u64 {
         bits(active)
             .filter(|&bit| self.pointers[bit].tokens().get(depth).is_some_and(&is_next))
             .fold(0, |next, bit| next | 1 << bit)
     }
 }
 
+#[inline(always)]
 fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let bit = mask.trailing_zeros();
@@ -132,251 +139,355 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The text, and why the scan of it stopped. Each step takes where it begins and returns where it ends, or nothing where it
+/// stopped: a place that is passed on stays in a register, which makes the scan twice as fast.
 struct Scanner<'a> {
     json: &'a [u8],
-    at: usize,
+    /// Set where a step returns nothing.
+    stop: Stop,
+    /// High bits of the bytes in strings; elsewhere none is taken.
+    non_ascii: u64,
 }
 
 impl<'a> Scanner<'a> {
-    fn new(json: &'a [u8]) -> Result<Scanner<'a>, JsonError> {
-        match str::from_utf8(json) {
-            Ok(_) => Ok(Scanner { json, at: 0 }),
+    fn new(json: &'a [u8]) -> Scanner<'a> {
+        Scanner { json, stop: Stop::Enough, non_ascii: 0 }
+    }
+
+    /// Runs a scan and checks what it could not: that the text is UTF-8, and that nothing is left behind it.
+    #[inline(always)]
+    fn finish(mut self, scan: impl FnOnce(&mut Self) -> Option<usize>) -> Result<(), JsonError> {
+        let end = scan(&mut self);
+        if self.non_ascii & HIGHS != 0 {
+            self.check_utf8()?;
+        }
+        let Some(end) = end else {
+            return match self.stop {
+                Stop::Enough => Ok(()),
+                Stop::Error(error) => Err(error),
+            };
+        };
+        match self.space(end) {
+            at if at == self.json.len() => Ok(()),
+            at => Err(JsonError { at, problem: Problem::BytesLeft }),
+        }
+    }
+
+    #[cold]
+    fn check_utf8(&self) -> Result<(), JsonError> {
+        match str::from_utf8(self.json) {
+            Ok(_) => Ok(()),
             Err(error) => Err(JsonError { at: error.valid_up_to(), problem: Problem::NotUtf8 }),
         }
     }
 
-    /// Runs a scan and checks that nothing is left behind it.
-    fn end_of(&mut self, scan: impl FnOnce(&mut Self) -> Step) -> Result<(), JsonError> {
-        match scan(self) {
-            Err(Halt::Enough) => Ok(()),
-            Err(Halt::Error(error)) => Err(error),
-            Ok(()) => {
-                self.space();
-                if self.at == self.json.len() {
-                    Ok(())
-                } else {
-                    Err(JsonError { at: self.at, problem: Problem::BytesLeft })
-                }
-            }
-        }
-    }
-
-    /// A value whose inside is only checked.
-    fn unfollowed(&mut self, depth: usize) -> Step<Value<'a>> {
-        self.value(Follow { pointers: &[], matched: &mut |_, _| ControlFlow::Continue(()) }, depth, 0)
-    }
-
-    fn value<F>(&mut self, mut follow: Follow<'_, F>, depth: usize, active: u64) -> Step<Value<'a>>
+    /// A value inside which the active pointers are followed.
+    fn follow<F>(&mut self, follow: &mut Follow<'_, F>, at: usize, depth: usize, active: u64) -> End
     where
         F: FnMut(usize, Value<'a>) -> ControlFlow<()>,
     {
-        self.space();
-        let start = self.at;
-        let kind = match self.peek() {
-            Some(b'"') => {
-                self.string()?;
-                Kind::String
-            }
-            Some(b'-' | b'0'..=b'9') => {
-                self.number()?;
-                Kind::Number
-            }
-            Some(b'{') => {
-                self.object(depth, |scanner, name| {
-                    let next = match active {
-                        0 => 0,
-                        _ => follow.step(depth, active, |token| name_is(name, &token.name)),
-                    };
-                    scanner.value(follow.again(), depth + 1, next).map(|_| ())
-                })?;
-                Kind::Object
-            }
-            Some(b'[') => {
-                self.array(depth, |scanner, index| {
-                    let next = match active {
-                        0 => 0,
-                        _ => follow.step(depth, active, |token| token.index == Some(index)),
-                    };
-                    scanner.value(follow.again(), depth + 1, next).map(|_| ())
-                })?;
-                Kind::Array
-            }
-            Some(b't') => self.literal("true", Kind::Bool)?,
-            Some(b'f') => self.literal("false", Kind::Bool)?,
-            Some(b'n') => self.literal("null", Kind::Null)?,
-            _ => return self.expected("a value"),
+        let start = self.space(at);
+        let end = match self.peek(start) {
+            Some(b'{') => self.object(start, depth, |scanner, name, at| {
+                let inside = &scanner.json[name.start + 1..name.end - 1];
+                match follow.step(depth, active, |token| name_is(inside, &token.name)) {
+                    0 => scanner.skip(at, depth + 1),
+                    next => scanner.follow(follow, at, depth + 1, next).map(NonZeroUsize::get),
+                }
+            })?,
+            Some(b'[') => self.array(start, depth, |scanner, index, at| {
+                match follow.step(depth, active, |token| token.index == Some(index)) {
+                    0 => scanner.skip(at, depth + 1),
+                    next => scanner.follow(follow, at, depth + 1, next).map(NonZeroUsize::get),
+                }
+            })?,
+            _ => self.scalar(start)?,
         };
-        let value = Value { kind, raw: &self.json[start..self.at], start };
         for bit in bits(active).filter(|&bit| follow.pointers[bit].tokens().len() == depth) {
-            if (follow.matched)(bit, value).is_break() {
-                return Err(Halt::Enough);
+            if (follow.matched)(bit, self.value(start..end)).is_break() {
+                self.stop = Stop::Enough;
+                return None;
             }
         }
-        Ok(value)
+        NonZeroUsize::new(end)
     }
 
-    /// An object; `member` reads each value, given its name.
+    /// A value that was scanned.
     #[inline(always)]
-    fn object(&mut self, depth: usize, mut member: impl FnMut(&mut Self, Value<'a>) -> Step) -> Step {
-        self.enter(depth)?;
-        self.space();
-        if self.eat(b'}') {
-            return Ok(());
+    fn value(&self, range: Range<usize>) -> Value<'a> {
+        let kind = match self.json[range.start] {
+            b'"' => Kind::String,
+            b'{' => Kind::Object,
+            b'[' => Kind::Array,
+            b't' | b'f' => Kind::Bool,
+            b'n' => Kind::Null,
+            _ => Kind::Number,
+        };
+        Value { kind, start: range.start, raw: &self.json[range] }
+    }
+
+    /// An object; `member` reads each value, given where its name is, quotes included.
+    #[inline(always)]
+    fn object(
+        &mut self,
+        at: usize,
+        depth: usize,
+        mut member: impl FnMut(&mut Self, Range<usize>, usize) -> Option<usize>,
+    ) -> Option<usize> {
+        let inside = self.enter(at, depth)?;
+        let mut at = self.space(inside);
+        if self.peek(at) == Some(b'}') {
+            return Some(at + 1);
         }
         loop {
-            self.space();
-            let start = self.at;
-            if self.peek() != Some(b'"') {
-                return self.expected("a name in quotes");
-            }
-            self.string()?;
-            let name = Value { kind: Kind::String, raw: &self.json[start..self.at], start };
-            self.space();
-            if !self.eat(b':') {
-                return self.expected("`:`");
-            }
-            member(self, name)?;
-            self.space();
-            if !self.eat(b',') {
-                return if self.eat(b'}') { Ok(()) } else { self.expected("`,` or `}`") };
+            let start = self.space(at);
+            let (name_end, value) = self.name(start)?;
+            at = member(self, start..name_end, value)?;
+            at = self.space(at);
+            match self.peek(at) {
+                Some(b',') => at += 1,
+                Some(b'}') => return Some(at + 1),
+                _ => return self.expected(at, "`,` or `}`"),
             }
         }
     }
 
     /// An array; `element` reads each value, given its index.
     #[inline(always)]
-    fn array(&mut self, depth: usize, mut element: impl FnMut(&mut Self, usize) -> Step) -> Step {
-        self.enter(depth)?;
-        self.space();
-        if self.eat(b']') {
-            return Ok(());
+    fn array(
+        &mut self,
+        at: usize,
+        depth: usize,
+        mut element: impl FnMut(&mut Self, usize, usize) -> Option<usize>,
+    ) -> Option<usize> {
+        let inside = self.enter(at, depth)?;
+        let mut at = self.space(inside);
+        if self.peek(at) == Some(b']') {
+            return Some(at + 1);
         }
-        for index in 0.. {
-            element(self, index)?;
-            self.space();
-            if !self.eat(b',') {
-                return if self.eat(b']') { Ok(()) } else { self.expected("`,` or `]`") };
+        let mut index = 0;
+        loop {
+            at = element(self, index, at)?;
+            at = self.space(at);
+            index += 1;
+            match self.peek(at) {
+                Some(b',') => at += 1,
+                Some(b']') => return Some(at + 1),
+                _ => return self.expected(at, "`,` or `]`"),
             }
         }
-        Ok(())
     }
 
-    fn enter(&mut self, depth: usize) -> Step {
-        if depth >= DEPTH_MAX {
-            return self.fail(Problem::TooDeep);
+    /// A value that nobody asked for.
+    #[inline(always)]
+    fn skip(&mut self, at: usize, depth: usize) -> Option<usize> {
+        let at = self.space(at);
+        match self.peek(at) {
+            Some(b'{' | b'[') => self.skip_parts(at, depth).map(NonZeroUsize::get),
+            _ => self.scalar(at),
         }
-        self.at += 1;
-        Ok(())
+    }
+
+    /// An array or object that nobody asked for. Not recursive: what is open, innermost lowest, is in a bit per level.
+    fn skip_parts(&mut self, mut at: usize, depth: usize) -> End {
+        let (mut levels, mut is_object) = (0, 0_u128);
+        loop {
+            // A value, or what opens one.
+            at = self.space(at);
+            match self.peek(at) {
+                Some(open @ (b'{' | b'[')) => {
+                    at = self.enter(at, depth + levels)?;
+                    at = self.space(at);
+                    levels += 1;
+                    is_object = is_object << 1 | u128::from(open == b'{');
+                    if self.peek(at) != Some(close_of(is_object)) {
+                        if open == b'{' {
+                            at = self.name(at)?.1;
+                        }
+                        continue;
+                    }
+                    at += 1;
+                    levels -= 1;
+                    is_object >>= 1;
+                }
+                _ => at = self.scalar(at)?,
+            }
+            // What comes behind it: the end of what is open, or one more.
+            loop {
+                if levels == 0 {
+                    return NonZeroUsize::new(at);
+                }
+                at = self.space(at);
+                match self.peek(at) {
+                    Some(b',') => break,
+                    Some(close) if close == close_of(is_object) => {
+                        at += 1;
+                        levels -= 1;
+                        is_object >>= 1;
+                    }
+                    _ if is_object & 1 == 1 => return self.expected(at, "`,` or `}`"),
+                    _ => return self.expected(at, "`,` or `]`"),
+                }
+            }
+            at += 1;
+            if is_object & 1 == 1 {
+                at = self.name(self.space(at))?.1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, at: usize, depth: usize) -> Option<usize> {
+        if depth >= DEPTH_MAX { self.fail(at, Problem::TooDeep) } else { Some(at + 1) }
+    }
+
+    /// A member's name and the colon behind: where the name ends, and where the value begins.
+    #[inline(always)]
+    fn name(&mut self, at: usize) -> Option<(usize, usize)> {
+        if self.peek(at) != Some(b'"') {
+            return self.expected(at, "a name in quotes");
+        }
+        let end = self.string(at)?;
+        let at = self.space(end);
+        if self.peek(at) != Some(b':') {
+            return self.expected(at, "`:`");
+        }
+        Some((end, at + 1))
+    }
+
+    /// A value without parts.
+    #[inline(always)]
+    fn scalar(&mut self, at: usize) -> Option<usize> {
+        // In the order in which they are met most, and not by a table, which is slower in WebAssembly.
+        let first = self.peek(at);
+        if first == Some(b'"') {
+            self.string(at)
+        } else if matches!(first, Some(b'-' | b'0'..=b'9')) {
+            self.number(at)
+        } else {
+            self.literal(at)
+        }
     }
 
     /// A string, from its quote to behind the other.
-    #[inline]
-    fn string(&mut self) -> Step {
-        self.at += 1;
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Option<usize> {
+        let inside = at + 1;
+        let end = inside + self.plain_len(inside);
+        if self.peek(end) == Some(b'"') { Some(end + 1) } else { self.rest_of_string(end).map(NonZeroUsize::get) }
+    }
+
+    /// A string with escapes, from the first one or what is wrong.
+    #[cold]
+    fn rest_of_string(&mut self, mut at: usize) -> End {
         loop {
-            self.at += plain_len(&self.json[self.at..]);
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => match string::escape(&self.json[self.at + 1..]) {
-                    Some((_, len)) => self.at += 1 + len,
-                    None => return self.expected("an escape"),
+            match self.peek(at) {
+                Some(b'"') => return NonZeroUsize::new(at + 1),
+                Some(b'\\') => match string::escape(&self.json[at + 1..]) {
+                    Some((_, len)) => at += 1 + len,
+                    None => return self.expected(at, "an escape"),
                 },
-                _ => return self.expected("an escaped control character"),
+                _ => return self.expected(at, "an escaped control character"),
+            }
+            at += self.plain_len(at);
+        }
+    }
+
+    /// How many bytes come before the next quote, backslash or control character: eight at a time.
+    #[inline(always)]
+    fn plain_len(&mut self, at: usize) -> usize {
+        // The lowest high bit set by each of these is exact; what a borrow sets falsely lies above a true one.
+        let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
+        let (words, rest) = self.json[at..].as_chunks::<8>();
+        for (at, word) in words.iter().enumerate() {
+            let word = u64::from_le_bytes(*word);
+            let quote = zero_in(word ^ (ONES * u64::from(b'"')));
+            let backslash = zero_in(word ^ (ONES * u64::from(b'\\')));
+            let control = word.wrapping_sub(ONES * 0x20) & !word;
+            let special = (quote | backslash | control) & HIGHS;
+            self.non_ascii |= word;
+            if special != 0 {
+                return at * 8 + special.trailing_zeros() as usize / 8;
             }
         }
-    }
-
-    fn number(&mut self) -> Step {
-        self.eat(b'-');
-        if !self.eat(b'0') {
-            self.digits()?;
-        }
-        if self.eat(b'.') {
-            self.digits()?;
-        }
-        if self.eat(b'e') || self.eat(b'E') {
-            let _ = self.eat(b'+') || self.eat(b'-');
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Step {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at == start { self.expected("a digit") } else { Ok(()) }
-    }
-
-    fn literal(&mut self, word: &'static str, kind: Kind) -> Step<Kind> {
-        if !self.json[self.at..].starts_with(word.as_bytes()) {
-            return self.expected(word);
-        }
-        self.at += word.len();
-        Ok(kind)
+        let is_plain = |&&byte: &&u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+        let rest_len = rest.iter().take_while(is_plain).inspect(|&&byte| self.non_ascii |= u64::from(byte)).count();
+        words.len() * 8 + rest_len
     }
 
     #[inline(always)]
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+    fn number(&mut self, at: usize) -> Option<usize> {
+        let mut at = at + usize::from(self.peek(at) == Some(b'-'));
+        at = if self.peek(at) == Some(b'0') { at + 1 } else { self.digits(at)? };
+        if self.peek(at) == Some(b'.') {
+            at = self.digits(at + 1)?;
+        }
+        if matches!(self.peek(at), Some(b'e' | b'E')) {
+            let signed = matches!(self.peek(at + 1), Some(b'+' | b'-'));
+            at = self.digits(at + 1 + usize::from(signed))?;
+        }
+        Some(at)
+    }
+
+    #[inline(always)]
+    fn digits(&mut self, start: usize) -> Option<usize> {
+        let mut at = start;
+        while matches!(self.peek(at), Some(b'0'..=b'9')) {
+            at += 1;
+        }
+        if at == start { self.expected(at, "a digit") } else { Some(at) }
+    }
+
+    fn literal(&mut self, at: usize) -> Option<usize> {
+        let words = ["true", "false", "null"];
+        match words.into_iter().find(|word| self.json[at..].starts_with(word.as_bytes())) {
+            Some(word) => Some(at + word.len()),
+            None => self.expected(at, "a value"),
         }
     }
 
     #[inline(always)]
-    fn peek(&self) -> Option<u8> {
-        self.json.get(self.at).copied()
+    fn space(&self, mut at: usize) -> usize {
+        while matches!(self.peek(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            at += 1;
+        }
+        at
     }
 
     #[inline(always)]
-    fn eat(&mut self, byte: u8) -> bool {
-        let is_next = self.peek() == Some(byte);
-        self.at += usize::from(is_next);
-        is_next
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.json.get(at).copied()
     }
 
     #[cold]
-    fn expected<T>(&self, what: &'static str) -> Step<T> {
-        self.fail(if self.at >= self.json.len() { Problem::Cut } else { Problem::Expected(what) })
+    fn expected<T>(&mut self, at: usize, what: &'static str) -> Option<T> {
+        self.fail(at, if at >= self.json.len() { Problem::Cut } else { Problem::Expected(what) })
     }
 
     #[cold]
-    fn fail<T>(&self, problem: Problem) -> Step<T> {
-        Err(Halt::Error(JsonError { at: self.at, problem }))
+    fn fail<T>(&mut self, at: usize, problem: Problem) -> Option<T> {
+        self.stop = Stop::Error(JsonError { at, problem });
+        None
     }
 }
 
-fn name_is(name: Value<'_>, token: &str) -> bool {
-    let inside = &name.raw[1..name.raw.len() - 1];
+/// What closes the innermost of what is open.
+#[inline(always)]
+fn close_of(is_object: u128) -> u8 {
+    if is_object & 1 == 1 { b'}' } else { b']' }
+}
+
+/// Whether the inside of a name's quotes says what the token does.
+#[inline(always)]
+fn name_is(inside: &[u8], token: &str) -> bool {
     if inside == token.as_bytes() {
         // Equal as written; an escape in it would stand for something else.
         return !inside.contains(&b'\\');
     }
-    inside.contains(&b'\\') && string::unescape(inside).is_some_and(|name| name == token)
+    // Escapes make a name longer.
+    inside.len() > token.len() && name_is_escaped(inside, token)
 }
 
-/// How many bytes come before the next quote, backslash or control character: eight at a time.
-#[inline(always)]
-fn plain_len(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // The lowest high bit set by each of these is exact; what a borrow sets falsely lies above a true one.
-    let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quote = zero_in(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero_in(word ^ (ONES * u64::from(b'\\')));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let special = (quote | backslash | control) & HIGHS;
-        if special != 0 {
-            return at * 8 + special.trailing_zeros() as usize / 8;
-        }
-    }
-    let in_rest = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    words.len() * 8 + in_rest.unwrap_or(rest.len())
+fn name_is_escaped(inside: &[u8], token: &str) -> bool {
+    inside.contains(&b'\\') && string::unescape(inside).is_some_and(|name| name == token)
 }

@@ -191,7 +191,7 @@ fn nesting_is_bounded() {
 #[test]
 fn errors_say_where() {
     let error = |text: &[u8]| find(text, &"/a".parse().unwrap()).unwrap_err().to_string();
-    assert_eq!(error(b"{\"a\":tru}"), "not JSON: expected true at byte 5");
+    assert_eq!(error(b"{\"a\":tru}"), "not JSON: expected a value at byte 5");
     assert_eq!(error(b"{\"a\":1"), "not JSON: it ends inside a value, at byte 6");
     assert_eq!(error(b"{} x"), "not JSON: there is more behind its end, at byte 3");
     assert_eq!(error(b"\"\xff\""), "not JSON: no UTF-8 at byte 1");

@@ -35,6 +35,8 @@ pub(crate) struct Admin {
     pub(crate) directory: Arc<Directory>,
     pub(crate) host: PluginHost,
     pub(crate) files: PluginFiles,
+    /// One upload at a time: compiling takes a core and much memory.
+    pub(crate) compiling: Mutex<()>,
     lock: Mutex<Loaded>,
 }
 
@@ -63,7 +65,7 @@ impl Planned {
 
 impl Admin {
     pub(crate) fn new(core: Arc<Core>, directory: Arc<Directory>, host: PluginHost, files: PluginFiles) -> Admin {
-        Admin { core, directory, host, files, lock: Mutex::new(Loaded::new()) }
+        Admin { core, directory, host, files, compiling: Mutex::new(()), lock: Mutex::new(Loaded::new()) }
     }
 
     /// Waits for the turn of an admin operation.

@@ -54,8 +54,8 @@ impl BrokerOptions {
     }
 }
 
-/// A running broker. A clone is the same broker; when the last one is dropped, what was not answered never is, and
-/// [`Broker::shutdown`] is the way to end well.
+/// A running broker. A clone is the same broker. When the last one is dropped, whoever still waits is told that the
+/// broker shuts down, whatever became of its batch; [`Broker::shutdown`] is the way to end well.
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,

@@ -15,7 +15,7 @@
 //! | `weir.dlq.backtrace` | where the guest trapped, when it did |
 //!
 //! Numbers are decimal text. Values are cut so that a record grows by at most
-//! [`DEAD_LETTER_HEADER_BYTES_MAX`](protocol::limits::DEAD_LETTER_HEADER_BYTES_MAX).
+//! [`DEAD_LETTER_HEADER_BYTES_MAX`].
 
 use bytes::Bytes;
 use protocol::{
@@ -104,3 +104,47 @@ fn header(name: &'static str, value: String) -> Header {
 // Both long texts, two names, a hash, three numbers and the headers' own names and lengths fit.
 const _: () =
     assert!(2 * GUEST_TEXT_BYTES_MAX + 2 * protocol::limits::NAME_BYTES_MAX + 64 + 512 <= DEAD_LETTER_HEADER_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use protocol::{PluginHash, TransformName, limits::NAME_BYTES_MAX};
+
+    use super::*;
+
+    fn letter(text: &str, backtrace: Option<String>) -> DeadLetter {
+        DeadLetter {
+            source: 3,
+            transform: TransformName::new(&"t".repeat(NAME_BYTES_MAX)).unwrap(),
+            plugin: PluginHash([7; 32]),
+            code: u16::MAX,
+            text: text.to_owned(),
+            backtrace,
+            record: Record::new("key", "value", 5),
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_never_outgrows_its_room_and_a_flood_of_them_is_cut_short() {
+        let place = TopicPartition { topic: TopicName::new(&"x".repeat(NAME_BYTES_MAX)).unwrap(), partition: u32::MAX };
+        let mut letters = DeadLetters::new(&place, Offset(u64::MAX >> 2));
+        let long = "ä".repeat(GUEST_TEXT_BYTES_MAX);
+        for number in 0..1_000 {
+            let record = letters.write(letter(&long, Some(long.clone())));
+            let value = |header: &Header| header.value.as_ref().map_or(0, Bytes::len);
+            // Two lengths of at most five bytes go with each header.
+            let grown: usize = record.headers.iter().map(|header| header.name.len() + value(header) + 10).sum();
+            assert!(grown <= DEAD_LETTER_HEADER_BYTES_MAX);
+            assert!(number < 500 || grown < 2_000, "after a while, texts are short");
+        }
+    }
+
+    #[test]
+    fn a_record_with_all_headers_it_may_have_still_says_why() {
+        let place = TopicPartition { topic: TopicName::new("x").unwrap(), partition: 0 };
+        let mut full = letter("why", None);
+        full.record.headers = vec![header("own", String::new()); HEADERS_MAX];
+        let record = DeadLetters::new(&place, Offset(0)).write(full);
+        assert!(record.headers.len() <= HEADERS_MAX);
+        assert!(record.headers.iter().any(|header| header.name == "weir.dlq.text"));
+    }
+}

@@ -1,12 +1,13 @@
-//! What can go wrong, one small enum per operation, and the one place where each becomes a numbered wire error.
+//! What can go wrong: one small enum per operation.
 //!
-//! Owns the mapping to [`WireError`] for every door. The text on the wire walks the chain of causes, because a peer
-//! cannot ask for `source()`.
+//! Owns the words. Which numbered error of the wire each becomes is decided in `errors/wire.rs`, for every door.
+
+mod wire;
 
 use std::{error::Error, sync::Arc};
 
 use protocol::{
-    BatchError, Epoch, ErrorCode, NameError, Offset, PluginName, Sequence, TopicName, TransformName, WireError,
+    BatchError, Epoch, NameError, Offset, PluginName, Sequence, TopicName, TransformName,
     limits::{
         IN_FLIGHT_BATCHES_MAX, PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX, PIPELINE_STAGES_MAX, PLUGIN_BYTES_MAX,
         PLUGINS_MAX, RECORD_BYTES_CEILING, ROUTED_BYTES_PER_BATCH_MAX, TRANSFORM_TARGETS_MAX,
@@ -135,8 +136,9 @@ pub enum ProduceError {
         /// What they would take.
         bytes: usize,
     },
-    /// What one commit would have to hold is more than it can.
-    #[error("batch and what is routed from it do not fit one commit: {why}")]
+    /// Batches that route to each other's partitions came together and share a commit, and it cannot hold them. Alone,
+    /// each fits.
+    #[error("batch does not fit into the commit it shares with batches that it routes to: {why}")]
     CommitTooLarge {
         /// Limit and value.
         why: Arc<str>,
@@ -184,23 +186,6 @@ impl ProduceError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         self.code().is_retryable()
-    }
-
-    fn code(&self) -> ErrorCode {
-        match self {
-            ProduceError::PartitionGone => ErrorCode::UnknownTopic,
-            ProduceError::Batch(error) => batch_code(error),
-            ProduceError::RecordTooLarge { .. } => ErrorCode::RecordTooLarge,
-            ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
-            ProduceError::ProducerFenced { .. } => ErrorCode::ProducerFenced,
-            ProduceError::TooManyInFlight | ProduceError::TransformBusy { .. } => ErrorCode::Overloaded,
-            ProduceError::RoutedTooLarge { .. } | ProduceError::CommitTooLarge { .. } => ErrorCode::LimitExceeded,
-            ProduceError::Paused { .. } => ErrorCode::TransformPaused,
-            ProduceError::TargetGone | ProduceError::CommitUnknown { .. } => ErrorCode::CommitUnknown,
-            ProduceError::ReadOnly { .. } => ErrorCode::ReadOnly,
-            ProduceError::ShuttingDown => ErrorCode::ShuttingDown,
-            ProduceError::Internal { .. } => ErrorCode::Internal,
-        }
     }
 
     /// What a producer learns of a commit that did not become durable.
@@ -454,119 +439,4 @@ pub enum DeployError {
     /// The change is not durable.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-}
-
-/// An error and its causes, in one line: a peer sees only this.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
-fn wire(code: ErrorCode, error: &dyn Error) -> WireError {
-    WireError { code, text: chain(error), retry_after_ms: if code == ErrorCode::Overloaded { 100 } else { 0 } }
-}
-
-fn batch_code(error: &BatchError) -> ErrorCode {
-    match error {
-        BatchError::RecordTooLarge { .. } => ErrorCode::RecordTooLarge,
-        BatchError::TooLarge { .. }
-        | BatchError::TooManyRecords { .. }
-        | BatchError::TooManyHeaders { .. }
-        | BatchError::Budget { .. } => ErrorCode::LimitExceeded,
-        BatchError::NotProducible { .. } => ErrorCode::InvalidRequest,
-        _ => ErrorCode::CorruptBatch,
-    }
-}
-
-impl From<&CatalogError> for ErrorCode {
-    fn from(error: &CatalogError) -> ErrorCode {
-        match error {
-            CatalogError::Commit(CommitError::ReadOnly { .. }) => ErrorCode::ReadOnly,
-            CatalogError::Commit(CommitError::ShuttingDown) | CatalogError::ShuttingDown => ErrorCode::ShuttingDown,
-            CatalogError::Commit(CommitError::Failed { .. }) => ErrorCode::CommitUnknown,
-            CatalogError::Commit(_) => ErrorCode::Internal,
-        }
-    }
-}
-
-/// How each error travels.
-macro_rules! on_the_wire {
-    ($($error:ty: $code:expr;)*) => {
-        $(impl From<&$error> for WireError {
-            fn from(error: &$error) -> WireError {
-                let code: fn(&$error) -> ErrorCode = $code;
-                wire(code(error), error)
-            }
-        }
-
-        impl From<$error> for WireError {
-            fn from(error: $error) -> WireError {
-                WireError::from(&error)
-            }
-        })*
-    };
-}
-
-on_the_wire! {
-    UnknownTopicOrPartition: |error| match error {
-        UnknownTopicOrPartition::Topic(_) => ErrorCode::UnknownTopic,
-        UnknownTopicOrPartition::Partition { .. } => ErrorCode::UnknownPartition,
-    };
-    ProduceError: ProduceError::code;
-    FetchError: |error| match error {
-        FetchError::PartitionGone => ErrorCode::UnknownTopic,
-        FetchError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        FetchError::Read(error) => read_code(error),
-        FetchError::ShuttingDown => ErrorCode::ShuttingDown,
-    };
-    CatalogError: |error| ErrorCode::from(error);
-    TopicError: |error| match error {
-        TopicError::Unknown(_) => ErrorCode::UnknownTopic,
-        TopicError::ExistsOtherwise { .. } => ErrorCode::AlreadyExists,
-        TopicError::Partitions { .. } | TopicError::TooManyPartitions { .. } | TopicError::RecordBytes { .. } => {
-            ErrorCode::LimitExceeded
-        }
-        TopicError::Shrink { .. } | TopicError::Target { .. } | TopicError::RecordBytesOfTarget { .. } => {
-            ErrorCode::InvalidRequest
-        }
-        TopicError::Catalog(error) => error.into(),
-    };
-    PluginError: |error| match error {
-        PluginError::Unknown(_) => ErrorCode::UnknownPlugin,
-        PluginError::InUse { .. } => ErrorCode::PluginInUse,
-        PluginError::TooLarge { .. } | PluginError::TooMany => ErrorCode::LimitExceeded,
-        PluginError::Refused(_) => ErrorCode::InvalidPlugin,
-        PluginError::File { .. } => ErrorCode::Internal,
-        PluginError::Catalog(error) => error.into(),
-    };
-    DeployError: |error| match error {
-        DeployError::UnknownTopic(_) => ErrorCode::UnknownTopic,
-        DeployError::UnknownPlugin(_) => ErrorCode::UnknownPlugin,
-        DeployError::UnknownTransform { .. } => ErrorCode::UnknownTransform,
-        DeployError::TooManyTargets { .. } | DeployError::TooManyStages(_) => ErrorCode::LimitExceeded,
-        DeployError::Name(_)
-        | DeployError::BesideItself(_)
-        | DeployError::UnknownTarget(_)
-        | DeployError::TargetTwice(_)
-        | DeployError::TargetTooSmall { .. }
-        | DeployError::DeadLetter { .. }
-        | DeployError::Refused(_) => ErrorCode::InvalidTransform,
-        DeployError::Plugin { .. } => ErrorCode::Internal,
-        DeployError::Catalog(error) => error.into(),
-    };
-}
-
-fn read_code(error: &ReadError) -> ErrorCode {
-    match error {
-        ReadError::UnknownPartition { .. } => ErrorCode::UnknownTopic,
-        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Damaged { .. } => ErrorCode::CorruptData,
-        ReadError::Io { .. } => ErrorCode::Internal,
-    }
 }

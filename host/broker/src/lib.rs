@@ -16,7 +16,8 @@
 //! - No lock is held while a guest runs, a file is read or a commit is awaited, except the admin lock that puts
 //!   changes of the catalog in a row.
 //!
-//! Locks, in the order in which they may be held together: admin, sequencer, directory, a partition's settings.
+//! Locks, in the order in which they may be held together: compiling, admin, sequencer, slots. The directory's and those
+//! of settings are held for a look, and no other is taken meanwhile.
 //!
 //! Start at [`Broker`], then `partition.rs` and `sequencer.rs`.
 

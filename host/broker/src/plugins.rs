@@ -29,7 +29,10 @@ impl Admin {
             return Ok(row.describe(&name));
         }
         // Compiling takes long, so it is done before the turn: other admin operations go on meanwhile.
-        let plugin = self.host.load(wasm).map_err(|error| PluginError::Refused(Box::new(error)))?;
+        let plugin = {
+            let _one = self.compiling.lock();
+            self.host.load(wasm).map_err(|error| PluginError::Refused(Box::new(error)))?
+        };
         let mut loaded = self.turn();
         if self.directory.plugin(&name).is_none() && self.directory.plugins().len() >= PLUGINS_MAX {
             return Err(PluginError::TooMany);

@@ -22,6 +22,7 @@ pub(crate) struct Router<'a> {
     compression: Compression,
     topics: BTreeMap<TopicName, Vec<PartitionId>>,
     open: BTreeMap<PartitionId, Open>,
+    /// What the sealed batches take.
     bytes: usize,
 }
 
@@ -46,25 +47,21 @@ impl<'a> Router<'a> {
             .or_insert_with(|| Open { builder: BatchBuilder::new(compression), done: Vec::new() });
         let before = open.builder.section_bytes();
         if before > 0 && before + payload_bytes(record) > BATCH_BYTES {
-            open.close(compression)?;
+            self.bytes += open.close(compression)?;
+            check_bytes(self.bytes)?;
         }
-        let before = open.builder.section_bytes();
-        open.builder.append(record).map_err(ProduceError::Batch)?;
-        self.bytes += open.builder.section_bytes() - before;
-        if self.bytes > ROUTED_BYTES_PER_BATCH_MAX {
-            return Err(ProduceError::RoutedTooLarge { bytes: self.bytes });
-        }
-        Ok(())
+        open.builder.append(record).map_err(ProduceError::Batch)
     }
 
     /// Everything that was put, by partition.
-    pub(crate) fn finish(self) -> Result<Vec<RoutedBatches>, ProduceError> {
-        let compression = self.compression;
-        let close = |(target, mut open): (PartitionId, Open)| {
-            open.close(compression)?;
-            Ok(RoutedBatches { target, batches: open.done })
-        };
-        self.open.into_iter().map(close).collect()
+    pub(crate) fn finish(mut self) -> Result<Vec<RoutedBatches>, ProduceError> {
+        let mut routed = Vec::with_capacity(self.open.len());
+        for (target, mut open) in std::mem::take(&mut self.open) {
+            self.bytes += open.close(self.compression)?;
+            check_bytes(self.bytes)?;
+            routed.push(RoutedBatches { target, batches: open.done });
+        }
+        Ok(routed)
     }
 
     fn partition(&mut self, target: &TopicName, key: Option<&[u8]>) -> Result<PartitionId, ProduceError> {
@@ -80,10 +77,20 @@ impl<'a> Router<'a> {
 }
 
 impl Open {
-    fn close(&mut self, compression: Compression) -> Result<(), ProduceError> {
+    /// Seals the records put so far; returns the bytes they take.
+    fn close(&mut self, compression: Compression) -> Result<usize, ProduceError> {
         let full = std::mem::replace(&mut self.builder, BatchBuilder::new(compression));
-        self.done.push(full.finish(Offset::ZERO).map_err(ProduceError::Batch)?);
-        Ok(())
+        let batch = full.finish(Offset::ZERO).map_err(ProduceError::Batch)?;
+        let bytes = batch.bytes().len();
+        self.done.push(batch);
+        Ok(bytes)
+    }
+}
+
+fn check_bytes(bytes: usize) -> Result<(), ProduceError> {
+    match bytes > ROUTED_BYTES_PER_BATCH_MAX {
+        true => Err(ProduceError::RoutedTooLarge { bytes }),
+        false => Ok(()),
     }
 }
 

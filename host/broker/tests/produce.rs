@@ -172,3 +172,33 @@ async fn producer_ids_are_never_given_out_twice() {
         broker.shutdown().await;
     }
 }
+
+#[tokio::test]
+async fn a_broker_that_vanishes_answers_everybody_and_a_retry_stores_each_batch_once() {
+    const BATCHES: u32 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let partitions = topic(&broker, "orders", 1).await;
+    let send = |partition: &broker::Partition, sequence: u32| {
+        partition.produce(produced(&[sequence.to_string()], 1, 0, sequence))
+    };
+    let tickets: Vec<_> = (0..BATCHES).map(|sequence| send(&partitions[0], sequence)).collect();
+    drop((broker, partitions));
+    let mut answers = Vec::new();
+    for ticket in tickets {
+        let answer = ticket.await;
+        assert!(matches!(answer, Ok(_) | Err(ProduceError::ShuttingDown)), "{answer:?}");
+        answers.push(answer.ok());
+    }
+    let broker = open(dir.path());
+    let partition = partition(&broker, "orders", 0);
+    for sequence in 0..BATCHES {
+        let answer = send(&partition, sequence).await.unwrap();
+        if let Some(before) = &answers[sequence as usize] {
+            assert_eq!(&answer, before);
+        }
+    }
+    let expected: Vec<String> = (0..BATCHES).map(|sequence| sequence.to_string()).collect();
+    assert_eq!(values(&partition).await, expected);
+    broker.shutdown().await;
+}

@@ -2,8 +2,8 @@
 
 mod common;
 
-use broker::{FetchError, ProduceError, TopicError};
-use common::{batch, create, open, partition, produced, topic, topic_name, values};
+use broker::{Broker, BrokerOptions, FetchError, ProduceError, StoreOptions, TopicError};
+use common::{LONG, batch, create, open, partition, produced, topic, topic_name, values};
 use protocol::{
     ErrorCode, Offset, Retention, TopicPartition, WireError,
     control::{AlterTopic, OffsetSpec},
@@ -136,4 +136,28 @@ async fn a_reader_that_waits_is_woken_by_the_record_it_waits_for() {
     };
     broker.shutdown().await;
     assert!(matches!(closing.await.unwrap(), Err(FetchError::ShuttingDown)));
+}
+
+#[tokio::test]
+async fn expired_records_go_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = StoreOptions { segment_bytes_max: 1 << 20, preallocate_bytes: 64 << 10, ..StoreOptions::default() };
+    let options = BrokerOptions { store, retention_interval_ms: 20, ..BrokerOptions::new(dir.path()) };
+    let broker = Broker::open(options).unwrap();
+    let mut create = create("orders", 1);
+    create.config.retention = Retention { age_ms: Some(1), bytes: None };
+    broker.create_topic(create).await.unwrap();
+    let partition = partition(&broker, "orders", 0);
+    let old = vec![b'x'; 200 << 10];
+    let trimmed = async {
+        // Records of 2023; they go with their segment, when the next one begins.
+        while partition.place().unwrap().log_start_offset == Offset::ZERO {
+            partition.produce(batch(&[&old])).await.unwrap();
+        }
+    };
+    tokio::time::timeout(LONG, trimmed).await.expect("the first records go");
+    let gone = partition.fetch(Offset::ZERO, 100).await.unwrap_err();
+    assert!(matches!(gone, FetchError::OffsetOutOfRange { .. }));
+    partition.produce(batch(&["new"])).await.unwrap();
+    broker.shutdown().await;
 }

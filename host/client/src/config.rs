@@ -159,7 +159,8 @@ pub enum Until {
 /// Who decides when records travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeliveryMode {
-    /// The broker pushes as far as the consumer has room: the lowest latency, the highest rate.
+    /// The broker pushes as far as the consumer has room: the lowest latency, the highest rate. A client has streams for
+    /// 48 partitions read in this way; further ones are pulled.
     #[default]
     Push,
     /// The consumer asks for the next records when it has room.

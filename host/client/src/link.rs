@@ -13,7 +13,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use protocol::limits::STREAMS_PER_CONNECTION_MAX;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     clock::Backoff, config::ClientConfig, error::ConnectError, identity::IdentityError, session::Session, transport,
@@ -22,6 +23,10 @@ use crate::{
 /// How long a broker may leave packets unanswered before another connection is tried beside the old one. QUIC's own
 /// idle timeout notices the same after 30 s; a broker that was killed and started again is back much earlier.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// Subscriptions of one client: they leave streams for producers, requests and what comes later. More partitions than
+/// this are read by fetches, which need no stream of their own.
+const SUBSCRIPTIONS_MAX: usize = 3 * STREAMS_PER_CONNECTION_MAX as usize / 4;
 
 /// A handle on the connection; it is kept up while one of these exists.
 #[derive(Clone)]
@@ -34,6 +39,8 @@ struct Shared {
     /// Dropped or set: the task ends.
     stop: watch::Sender<bool>,
     config: ClientConfig,
+    /// Subscription streams that may still be opened.
+    subscriptions: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -55,7 +62,8 @@ impl Link {
         let (publish, state) = watch::channel(State::Up(Arc::clone(&session)));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(keep_up(dialler, session, publish, stopped));
-        Ok(Link { shared: Arc::new(Shared { state, stop, config }) })
+        let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
+        Ok(Link { shared: Arc::new(Shared { state, stop, config, subscriptions }) })
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -94,6 +102,11 @@ impl Link {
             State::Closed => true,
         };
         let _ = state.wait_for(over).await;
+    }
+
+    /// The right to a subscription stream, if there are any left.
+    pub(crate) fn subscription(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.subscriptions).try_acquire_owned().ok()
     }
 
     /// Why there is no session, for the text of a timeout.

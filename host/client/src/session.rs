@@ -24,7 +24,7 @@ use protocol::{
     control::{self, Hello, Request, Response, Welcome},
     frame::{Fetch, FrameKind, Place, Prefix},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     error::ConnectError,
@@ -34,6 +34,9 @@ use crate::{
 
 /// Control frames that wait for the stream. A request is small, so this bounds memory; more callers wait their turn.
 const CONTROL_QUEUE: usize = 64;
+
+/// Fetches that wait at the broker at a time. It allows more; others wait here.
+const FETCHES_MAX: usize = 128;
 
 /// Bytes of a plugin that travel in one frame.
 const UPLOAD_FRAME_BYTES: usize = 256 << 10;
@@ -76,6 +79,8 @@ pub(crate) struct Session {
     welcome: Welcome,
     control: Arc<Control>,
     requests: mpsc::Sender<Bytes>,
+    /// Fetches the broker lets us have unanswered.
+    fetches: Semaphore,
 }
 
 /// What the control stream's two tasks share with those who ask.
@@ -103,7 +108,8 @@ impl Session {
                 let (requests, queue) = mpsc::channel(CONTROL_QUEUE);
                 tokio::spawn(write_control(send, queue));
                 tokio::spawn(read_control(receive, Arc::clone(&control)));
-                Ok(Session { broker: broker.to_owned(), connection, endpoint, welcome, control, requests })
+                let fetches = Semaphore::new(FETCHES_MAX);
+                Ok(Session { broker: broker.to_owned(), connection, endpoint, welcome, control, requests, fetches })
             }
             Err(HelloError::Refused(error)) => Err(ConnectError::Refusal { broker: broker.to_owned(), error }),
             Err(HelloError::NotWeir(reason)) => Err(ConnectError::NotWeir { broker: broker.to_owned(), reason }),
@@ -154,6 +160,7 @@ impl Session {
 
     /// Asks for batches, and waits for them as long as `fetch` says.
     pub(crate) async fn fetch(&self, fetch: &Fetch, of: &protocol::TopicPartition) -> Result<Fetched, RequestError> {
+        let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
         let (header, body) = (fetch.encode(), control::encode(of));
         let answer = self.ask(|id| wire::encode(with_id(FrameKind::Fetch, id, &header, &body), &header, &body)).await?;
         match answer.prefix.kind {
@@ -228,22 +235,26 @@ impl Session {
         let _ = draining.wait_for(|draining| *draining).await;
     }
 
-    /// Returns when nothing has come back for `patience` although something was sent: the broker was restarted without
-    /// a goodbye, or the network is gone. Looks at UDP datagrams, so a busy broker that acknowledges is not suspected.
+    /// Returns when nothing has come back for `patience` although we asked again and again: the broker was restarted
+    /// without a goodbye, or the network is gone.
+    ///
+    /// Looks at UDP datagrams, so a busy broker that acknowledges is not suspected. QUIC repeats what is not
+    /// acknowledged, at growing intervals; a single datagram may be an acknowledgement of ours, which nobody answers.
     pub(crate) async fn silent(&self, patience: Duration) {
-        let looks_per_patience = 4;
-        let mut looks = 0;
+        const LOOKS_PER_PATIENCE: u32 = 4;
+        const ASKED_MIN: u32 = 3;
+        let (mut looks, mut asked) = (0, 0);
         let mut before = self.connection.stats();
-        loop {
-            tokio::time::sleep(patience / looks_per_patience).await;
+        while looks < LOOKS_PER_PATIENCE || asked < ASKED_MIN {
+            tokio::time::sleep(patience / LOOKS_PER_PATIENCE).await;
             let after = self.connection.stats();
-            let heard = after.udp_rx.datagrams != before.udp_rx.datagrams;
-            let waiting = looks > 0 || after.udp_tx.datagrams != before.udp_tx.datagrams;
-            looks = if heard || !waiting { 0 } else { looks + 1 };
-            before = after;
-            if looks > looks_per_patience {
-                return;
+            if after.udp_rx.datagrams == before.udp_rx.datagrams {
+                looks += 1;
+                asked += u32::from(after.udp_tx.datagrams != before.udp_tx.datagrams);
+            } else {
+                (looks, asked) = (0, 0);
             }
+            before = after;
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use protocol::{
     BatchBuilder, BatchProducer, Books, Compression, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, Record,
-    RecordBatch, Sequence, records,
+    RecordBatch, Sequence, limits::PRODUCERS_PER_PARTITION_MAX, records,
 };
 use storage::Commit;
 
@@ -446,4 +446,29 @@ fn a_batch_whose_target_is_gone_is_to_be_retried() {
     world.sequencer.remove_lane(PartitionId(1), &mut effects);
     world.execute(effects);
     assert!(matches!(answered(&world, index), Err(ProduceError::TargetGone)));
+}
+
+#[test]
+fn a_partition_forgets_the_producer_that_is_idle_for_longest_and_its_rows() {
+    let mut world = World::new(&[false; 4]);
+    let mut rows = std::collections::BTreeSet::new();
+    let mut offer = |world: &mut World, producer| {
+        let stamp = BatchProducer { id: ProducerId(producer), epoch: Epoch(0), base_sequence: Sequence(0) };
+        let mut effects = Effects::default();
+        world.sequencer.offer(PartitionId(0), batch("x", 1, Some(stamp)), true, 0, &mut effects);
+        for (id, commit) in effects.commits {
+            for row in commit.state {
+                let changed = if row.value.is_some() { rows.insert(row.key) } else { rows.remove(&row.key) };
+                assert!(changed);
+            }
+            world.sequencer.committed(id, Ok(()), &mut Effects::default());
+        }
+        rows.len()
+    };
+    for producer in 0..PRODUCERS_PER_PARTITION_MAX as u64 + 3 {
+        let stored = offer(&mut world, producer);
+        assert!(stored <= PRODUCERS_PER_PARTITION_MAX);
+    }
+    let known = |producer| world.sequencer.producer_place(PartitionId(0), ProducerId(producer)).is_some();
+    assert!(!known(0) && !known(2) && known(3));
 }

@@ -314,3 +314,124 @@ impl ProducerRow {
 
 // The slot is one byte of the key.
 const _: () = assert!(IN_FLIGHT_BATCHES_MAX <= 256);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId(1);
+    const PRODUCER: ProducerId = ProducerId(2);
+
+    fn stamp(epoch: u16, sequence: u32) -> Stamp {
+        let (epoch, base_sequence) = (Epoch(epoch), Sequence(sequence));
+        Stamp { producer: PRODUCER, epoch, base_sequence, record_count: 2 }
+    }
+
+    fn answer(offset: u64) -> ProduceAnswer {
+        let books = Books { records_in: 2, kept: 1, stored: 1, rejected: 1, ..Books::default() };
+        let rejects = vec![RecordError { index: 1, code: 7, text: "no good".to_owned() }];
+        ProduceAnswer { base_offset: Offset(offset), next_offset: Offset(offset + 2), books, rejects }
+    }
+
+    /// A window through which `batches` went, and the rows that its commits left.
+    fn used(batches: u32, epoch: u16) -> (Window, BTreeMap<Vec<u8>, Vec<u8>>) {
+        let (mut window, mut rows) = (Window::default(), BTreeMap::new());
+        for number in 0..batches {
+            store(&mut window, &mut rows, stamp(epoch, number * 2));
+        }
+        (window, rows)
+    }
+
+    fn store(window: &mut Window, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, stamp: Stamp) {
+        let number = window.push(&stamp, BatchId(0));
+        let answer = answer(stamp.base_sequence.0.into());
+        let row = ProducerRow::new(number, &stamp, &answer);
+        rows.insert(ProducerRow::key(PARTITION, PRODUCER, number).to_vec(), row.encode());
+        window.make_durable(number, Arc::new(answer));
+    }
+
+    fn restored(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Window {
+        let read = |(key, value): (&Vec<u8>, &Vec<u8>)| ProducerRow::read(key, value).unwrap();
+        let rows = rows.iter().map(read).map(|(producer, row)| {
+            assert_eq!(producer, PRODUCER);
+            row
+        });
+        Window::restore(rows.collect())
+    }
+
+    #[test]
+    fn a_restored_window_answers_as_the_one_before() {
+        for batches in [0, 1, 127, 128, 129, 300] {
+            let (window, rows) = used(batches, 3);
+            let restored = restored(&rows);
+            for sequence in 0..batches * 2 + 4 {
+                let (before, after) = (window.check(&stamp(3, sequence)), restored.check(&stamp(3, sequence)));
+                assert_eq!(format!("{before:?}"), format!("{after:?}"), "{batches} batches, sequence {sequence}");
+            }
+            assert_eq!(window.durable_place(), restored.durable_place());
+        }
+    }
+
+    #[test]
+    fn the_last_batches_are_known_and_no_others() {
+        let (window, rows) = used(300, 0);
+        assert_eq!(rows.len(), IN_FLIGHT_BATCHES_MAX);
+        let first_known = (300 - IN_FLIGHT_BATCHES_MAX as u32) * 2;
+        assert!(
+            matches!(window.check(&stamp(0, first_known)), Ok(Check::Stored(found)) if *found == answer(first_known.into()))
+        );
+        assert!(matches!(window.check(&stamp(0, first_known - 2)), Err(ProduceError::OutOfOrderSequence { .. })));
+    }
+
+    #[test]
+    fn a_new_epoch_forgets_the_old_one_when_it_is_durable() {
+        let (mut window, mut rows) = used(5, 0);
+        let number = window.push(&stamp(1, 0), BatchId(9));
+        window.forget(&BTreeSet::from([BatchId(9)]));
+        assert!(matches!(window.check(&stamp(0, 8)), Ok(Check::Stored(_))), "the new epoch's commit failed");
+        assert_eq!(window.push(&stamp(1, 0), BatchId(9)), number);
+        window.forget(&BTreeSet::from([BatchId(9)]));
+        store(&mut window, &mut rows, stamp(1, 0));
+        for window in [&window, &restored(&rows)] {
+            assert!(matches!(window.check(&stamp(0, 8)), Err(ProduceError::ProducerFenced { .. })));
+            assert!(matches!(window.check(&stamp(1, 2)), Ok(Check::New)));
+        }
+        let keys: Vec<_> = window.row_keys(PARTITION, PRODUCER).map(|key| key.to_vec()).collect();
+        assert!(rows.keys().all(|key| keys.contains(key)), "rows of the old epoch are not left behind");
+    }
+
+    #[test]
+    fn what_is_in_flight_pushes_nothing_out_before_it_is_durable() {
+        let (mut window, _) = used(128, 0);
+        for number in 128..256 {
+            window.push(&stamp(0, number * 2), BatchId(number.into()));
+        }
+        window.forget(&(128..256).map(BatchId).collect());
+        assert!(matches!(window.check(&stamp(0, 0)), Ok(Check::Stored(_))));
+        assert!(matches!(window.check(&stamp(0, 256)), Ok(Check::New)));
+    }
+
+    #[test]
+    fn sequences_wrap_as_in_kafka() {
+        let mut window = Window::default();
+        let last = Stamp { record_count: i32::MAX as u32, ..stamp(0, 0) };
+        window.push(&last, BatchId(1));
+        let wrapping = Stamp { record_count: 2, ..stamp(0, i32::MAX as u32) };
+        assert!(matches!(window.check(&wrapping), Ok(Check::New)));
+        window.push(&wrapping, BatchId(2));
+        assert!(matches!(window.check(&stamp(0, 1)), Ok(Check::New)));
+    }
+
+    #[test]
+    fn a_row_costs_little_beside_its_batch() {
+        let plain = ProduceAnswer {
+            books: Books { kept: 1_000, stored: 1_000, ..Books::default() },
+            rejects: Vec::new(),
+            ..answer(1 << 40)
+        };
+        let row = ProducerRow::new(1 << 30, &Stamp { record_count: 1_000, ..stamp(3, 1 << 30) }, &plain);
+        assert!(PRODUCER_KEY_BYTES + row.encode().len() <= 64);
+    }
+}

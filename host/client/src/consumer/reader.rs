@@ -68,11 +68,15 @@ impl Reader {
                 self.feed.push(Item::Failed(ConsumeError::Closed));
                 return;
             };
-            let stop = match mode {
-                DeliveryMode::Push => self.subscribe(&session).await,
-                DeliveryMode::Pull => self.fetch(&session).await,
+            let subscription = match mode {
+                DeliveryMode::Push => self.link.subscription(),
+                DeliveryMode::Pull => None,
             };
-            drop(session);
+            let stop = match &subscription {
+                Some(_) => self.subscribe(&session).await,
+                None => self.fetch(&session).await,
+            };
+            drop((session, subscription));
             match stop {
                 Stop::Failed(error) => {
                     self.feed.push(Item::Failed(error));

@@ -58,7 +58,7 @@ impl Delivery {
     /// Its offset: where it is stored when no transform changed its place, and what dead letters and logs call it by.
     #[must_use]
     pub fn offset(&self) -> Offset {
-        self.batch.base_offset.plus(self.index.into())
+        Offset(self.batch.base_offset.0.saturating_add(self.index.into()).min(Offset::MAX.0))
     }
 
     /// Its index in the batch it travelled in.

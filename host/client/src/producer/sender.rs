@@ -361,10 +361,13 @@ impl Sender {
                     true => Vec::new(),
                     false => control::decode(&frame.body).map_err(|error| Leave::Lost(error.to_string()))?,
                 };
+                let ack = Ack::decode(&frame.header);
+                if ack.base_offset > ack.next_offset || ack.next_offset > Offset::MAX.0 {
+                    return Err(Leave::Lost("the broker gave an offset that is none".to_owned()));
+                }
                 let acked = part.window.acked(frame.prefix.sequence)?;
                 part.backoff.reset();
                 if let Some(queued) = acked {
-                    let ack = Ack::decode(&frame.header);
                     let delivery = BatchDelivery {
                         partition: part.partition.clone(),
                         base_offset: Offset(ack.base_offset),

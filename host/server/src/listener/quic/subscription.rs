@@ -101,8 +101,9 @@ struct Subscription {
 /// What the client says while it reads.
 struct Client {
     reader: FrameReader,
-    /// Bytes that may still be pushed; one push may overrun it.
-    credit: u64,
+    /// Bytes that may still be pushed. One push may overrun it; what it took too much is a debt, so that a client that
+    /// grants what it was done with never has more on its way than it granted.
+    credit: i64,
 }
 
 impl Subscription {
@@ -137,9 +138,9 @@ impl Subscription {
         loop {
             let read = {
                 // Read once whatever the client says meanwhile: a read that every CREDIT begins anew may never end.
-                let read = read(partition, *next, client.credit.min(PUSH_BYTES));
+                let read = read(partition, *next, client.credit_left().min(PUSH_BYTES));
                 tokio::pin!(read);
-                let credit_before = client.credit;
+                let credit_before = client.credit_left();
                 loop {
                     tokio::select! {
                         read = &mut read => break read?,
@@ -157,7 +158,7 @@ impl Subscription {
             let place = Place { next_offset: read.next_offset.0, high_watermark: read.high_watermark.0 };
             let bytes: usize = read.batches.iter().map(Bytes::len).sum();
             *next = read.next_offset;
-            client.credit = client.credit.saturating_sub(bytes as u64);
+            client.credit -= bytes as i64;
             let mut chunks = match bytes {
                 0 => vec![frame(FrameKind::Gap, Address::default(), &place.encode(), &[])],
                 _ => batches_frame(FrameKind::Batch, Address::default(), &place.encode(), read.batches),
@@ -212,9 +213,13 @@ impl Client {
         }
     }
 
+    fn credit_left(&self) -> u64 {
+        u64::try_from(self.credit).unwrap_or(0)
+    }
+
     fn add_credit(&mut self, bytes: u64) -> Result<(), SubscriptionEnd> {
-        self.credit = self.credit.saturating_add(bytes);
-        if self.credit <= CREDIT_BYTES_MAX {
+        self.credit = self.credit.saturating_add_unsigned(bytes);
+        if self.credit <= CREDIT_BYTES_MAX as i64 {
             return Ok(());
         }
         let text = format!("credit of {} bytes is above `credit_bytes_max` ({CREDIT_BYTES_MAX})", self.credit);

@@ -4,6 +4,8 @@
 //!
 //! Start at [`dial`].
 
+mod socket;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -15,7 +17,10 @@ use protocol::{
     frame::{ALPN, TLS_SERVER_NAME},
     limits,
 };
-use quinn::{ConnectionError, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
+use quinn::{
+    ConnectionError, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicClientConfig,
+};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
 use tokio::net::UdpSocket;
 
@@ -59,6 +64,13 @@ pub(crate) fn quic_config(identity: &Identity) -> Result<quinn::ClientConfig, Id
         .map_err(|error| unusable(error.to_string()))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
 
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
+    Ok(quinn::ClientConfig::new(Arc::new(crypto)))
+}
+
+fn transport_config(payload_bytes: u16) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(payload_bytes);
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -66,14 +78,18 @@ pub(crate) fn quic_config(identity: &Identity) -> Result<quinn::ClientConfig, Id
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
+        .mtu_discovery_config(Some(discovery))
         // A broker opens no streams towards a client, and sends no datagrams.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
-    Ok(config)
+    transport
+}
+
+/// The largest UDP payload towards an address: what Ethernet carries; on loopback that of jumbo frames, which cost a
+/// third per byte.
+fn payload_bytes_max(address: SocketAddr) -> u16 {
+    if address.ip().is_loopback() { 8_952 } else { 1_452 }
 }
 
 /// An established connection and the endpoint it lives on: a socket of its own for each, so that a new one is not
@@ -91,9 +107,12 @@ pub(crate) async fn dial(
     timeout: Duration,
 ) -> Result<Dialled, ConnectError> {
     let socket = |cause| ConnectError::Socket { broker: broker.to_owned(), cause };
-    let endpoint = quinn::Endpoint::client(any_port(address)).map_err(socket)?;
+    let payload_bytes = payload_bytes_max(address);
+    let endpoint = endpoint(address, payload_bytes).map_err(socket)?;
+    let mut config = config.clone();
+    config.transport_config(Arc::new(transport_config(payload_bytes)));
     let connecting = endpoint
-        .connect_with(config.clone(), address, TLS_SERVER_NAME)
+        .connect_with(config, address, TLS_SERVER_NAME)
         .map_err(|error| ConnectError::Address { broker: broker.to_owned(), reason: error.to_string() })?;
     tokio::select! {
         done = connecting => match done {
@@ -103,6 +122,13 @@ pub(crate) async fn dial(
         () = refused(address) => Err(ConnectError::Refused { broker: broker.to_owned() }),
         () = tokio::time::sleep(timeout) => Err(ConnectError::NoAnswer { broker: broker.to_owned(), waited: timeout }),
     }
+}
+
+fn endpoint(towards: SocketAddr, payload_bytes: u16) -> io::Result<quinn::Endpoint> {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(payload_bytes).map_err(io::Error::other)?;
+    let socket = socket::bind(any_port(towards), payload_bytes)?;
+    quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
 }
 
 fn any_port(towards: SocketAddr) -> SocketAddr {

@@ -1,0 +1,7 @@
+//! The client against real brokers, over real UDP.
+
+mod common;
+mod network;
+mod produce_consume;
+mod reconnect;
+mod refusals;

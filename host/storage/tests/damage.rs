@@ -1,0 +1,187 @@
+//! Damage and failing disks: nothing wrong is ever served, nothing acknowledged is lost, nothing is written after a
+//! failure.
+
+mod common;
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use common::*;
+use protocol::Offset;
+use storage::{
+    CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Store, StoreFile, StoreOptions,
+};
+
+/// Nothing in memory, so that every read is from disk.
+fn no_tail() -> StoreOptions {
+    StoreOptions { tail_bytes_max: 0, ..small() }
+}
+
+#[test]
+fn flipped_bytes_are_detected_and_never_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    store.commit(create(P, FOREVER)).unwrap();
+    for offset in 0..20 {
+        // Small ones ride with the commit record, large ones have parts of their own.
+        let bytes = if offset % 2 == 0 { 150_000 } else { 500 };
+        store.commit(appends(vec![append(P, offset, 1, bytes, 0)])).unwrap();
+    }
+    let expected = plain(&read_all(&store, P, 0, 1));
+    drop(store);
+    let file = dir.path().join("segments/0000000001.redb");
+    let clean = fs::read(&file).unwrap();
+    let parts: Vec<usize> = (0..clean.len() - 4).filter(|at| &clean[*at..*at + 4] == b"wprt").collect();
+    assert!(parts.len() > 10);
+    let mut detected = 0;
+    for (round, part) in parts.iter().enumerate() {
+        // The part's place, its checksums, the first batch's header, the first bytes of its records.
+        let at = part + [5, 9, 17, 33, 50, 64, 68, 90, 130, 140][round % 10];
+        let mut flipped = clean.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&file, &flipped).unwrap();
+        // A commit record of the active segment that does not hold together is found at once.
+        let Ok(store) = Store::open(dir.path(), no_tail()) else {
+            detected += 1;
+            continue;
+        };
+        for (offset, batch) in &expected {
+            match store.read(P, Offset(*offset), 1) {
+                Ok(outcome) => assert_eq!(&outcome.batches[0], batch),
+                Err(ReadError::Damaged { .. }) => detected += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        drop(store);
+        fs::remove_dir_all(dir.path().join("segments")).unwrap();
+        fs::create_dir(dir.path().join("segments")).unwrap();
+    }
+    assert!(detected > parts.len() / 3, "{detected} of {}", parts.len());
+}
+
+/// The host's disk, until it fails.
+#[derive(Debug, Default)]
+struct Failing {
+    syncs_fail: AtomicBool,
+    writes_fail: AtomicBool,
+    full: AtomicBool,
+    writes_after_failure: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+struct FailingDisk(Arc<Failing>);
+
+#[derive(Debug)]
+struct FailingFile {
+    disk: Arc<Failing>,
+    failed: AtomicBool,
+    file: Arc<dyn StoreFile>,
+}
+
+impl FileSystem for FailingDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        HostFileSystem.create_dir_all(dir)
+    }
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
+        HostFileSystem.lock_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<FileEntry>> {
+        HostFileSystem.list(dir)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        let file = HostFileSystem.open(path, mode)?;
+        Ok(Arc::new(FailingFile { disk: self.0.clone(), failed: AtomicBool::new(false), file }))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        HostFileSystem.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        HostFileSystem.rename(from, to)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        HostFileSystem.sync_dir(dir)
+    }
+}
+
+impl FailingFile {
+    fn check(&self, fails: &AtomicBool) -> io::Result<()> {
+        if self.failed.load(Ordering::SeqCst) {
+            self.disk.writes_after_failure.fetch_add(1, Ordering::SeqCst);
+        }
+        if fails.load(Ordering::SeqCst) {
+            self.failed.store(true, Ordering::SeqCst);
+            return Err(io::Error::other("the disk failed"));
+        }
+        Ok(())
+    }
+}
+
+impl StoreFile for FailingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, out)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check(&self.disk.writes_fail)?;
+        self.file.write_at(offset, data)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check(&self.disk.writes_fail)?;
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.check(&self.disk.syncs_fail)?;
+        self.file.sync_data()
+    }
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if self.disk.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.allocate(offset, bytes)
+    }
+    fn release_from(&self, offset: u64) -> io::Result<()> {
+        self.file.release_from(offset)
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_is_written_and_reads_go_on() {
+    let faults: [fn(&Failing) -> &AtomicBool; 3] =
+        [|disk| &disk.syncs_fail, |disk| &disk.writes_fail, |disk| &disk.full];
+    for fails in faults {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Failing::default());
+        let options = StoreOptions { file_system: Arc::new(FailingDisk(disk.clone())), ..no_tail() };
+        let store = Store::open(dir.path(), options).unwrap();
+        store.commit(create(P, FOREVER)).unwrap();
+        for offset in 0..6 {
+            store.commit(appends(vec![append(P, offset, 1, 100_000, 0)])).unwrap();
+        }
+        fails(&disk).store(true, Ordering::SeqCst);
+        let failed = store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)]));
+        assert!(matches!(failed, Err(CommitError::Failed { .. })), "{failed:?}");
+        fails(&disk).store(false, Ordering::SeqCst);
+        let refused = store.commit(appends(vec![append(P, 6, 1, 10, 0)]));
+        assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
+        assert!(store.stats().read_only.is_some());
+        assert_eq!(store.partition(P).unwrap().high_watermark, Offset(6));
+        assert_eq!(read_all(&store, P, 0, 1).len(), 6);
+        drop(store);
+        assert_eq!(disk.writes_after_failure.load(Ordering::SeqCst), 0);
+
+        let store = Store::open(dir.path(), no_tail()).unwrap();
+        let batches = read_all(&store, P, 0, 1);
+        assert!((6..=7).contains(&batches.len()), "the failed one is there or not; the others are");
+        let next = batches.len() as u64;
+        store.commit(appends(vec![append(P, next, 1, 10, 0)])).unwrap();
+        assert_eq!(read_all(&store, P, 0, 1).len() as u64, next + 1);
+    }
+}
