@@ -1,8 +1,8 @@
 //! Durable commits against the disk: the same groups of record batches, appended to a plain file with fdatasync, and
 //! committed to a store, by turns in one run.
 //!
-//! `cargo bench -p benches --bench commit [-- DIRECTORY]`; the directory (default: the system's temporary one) decides
-//! which disk is measured.
+//! `cargo bench -p benches --bench commit [-- DIRECTORY [CASE]]`; the directory (default: the system's temporary one)
+//! decides which disk is measured, and a part of a case's name which cases.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -41,13 +41,14 @@ const CASES: [Case; 6] = [
 
 fn main() -> anyhow::Result<()> {
     // Cargo's own arguments begin with dashes.
-    let parent = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let dir = match parent {
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let dir = match arguments.next() {
         Some(parent) => tempfile::tempdir_in(parent)?,
         None => tempfile::tempdir()?,
     };
     println!("{:32} {:>10} {:>10} {:>7} {:>16}", "", "raw MB/s", "store MB/s", "ratio", "written/payload");
-    for (number, case) in CASES.iter().enumerate() {
+    let wanted = arguments.next().unwrap_or_default();
+    for (number, case) in CASES.iter().enumerate().filter(|(_, case)| case.name.contains(&wanted)) {
         run_case(case, &dir.path().join(number.to_string()))?;
     }
     Ok(())

@@ -242,8 +242,8 @@ impl Committer {
         let path = &self.active.path;
         let mut log = transaction.open_table(layout::LOG_TABLE).map_err(Fault::redb(path, "write to"))?;
         let active = &self.active;
-        let put = |part: u16, bytes: &mut [u8]| {
-            active.place(sequence, part).write_header(bytes);
+        let put = |part: u16, bytes: &mut [u8], body_crc: u32| {
+            active.place(sequence, part).write_header(bytes, body_crc);
             log.insert((sequence, part), &*bytes).map(|_| ()).map_err(Fault::redb(path, "write to"))
         };
         group.pack(sequence, now_ms, &mut self.scratch, put)

@@ -80,14 +80,14 @@ impl Group {
         layout::file_bytes_estimate(self.bytes, ROW_BYTES * (self.appends.len() + self.created.len()))
     }
 
-    /// Cuts the group into parts and hands each to `put` (part number, header room and body). The record, in part 0,
-    /// comes last, because it says where everything lies.
+    /// Cuts the group into parts and hands each to `put` (part number, header room and body, the body's checksum). The
+    /// record, in part 0, comes last, because it says where everything lies.
     pub(crate) fn pack(
         self,
         sequence: u64,
         committed_at_ms: i64,
         scratch: &mut Vec<u8>,
-        put: impl FnMut(u16, &mut [u8]) -> Result<(), Fault>,
+        put: impl FnMut(u16, &mut [u8], u32) -> Result<(), Fault>,
     ) -> Result<Packed, Fault> {
         let mut appends = self.appends;
         appends.sort_by_key(|append| append.partition);
@@ -105,7 +105,7 @@ impl Group {
         }
         let rows = extents.iter().map(|packed| PartitionExtent {
             partition: packed.partition,
-            extent: ExtentRow::new(&packed.extent, None),
+            extent: ExtentRow::of_record(&packed.extent),
         });
         let record = CommitRecord {
             committed_at_ms,
@@ -135,7 +135,7 @@ fn appends_of_one_extent(appends: &[Append]) -> usize {
 
 fn pack_extent<P>(sequence: u64, appends: &[Append], packer: &mut Packer<'_, P>) -> Result<PackedExtent, Fault>
 where
-    P: FnMut(u16, &mut [u8]) -> Result<(), Fault>,
+    P: FnMut(u16, &mut [u8], u32) -> Result<(), Fault>,
 {
     let mut pieces = Vec::new();
     for batches in appends.iter().filter_map(|append| append.batches.as_ref()) {
@@ -164,41 +164,56 @@ struct Packer<'s, P> {
     /// What rides in part 0.
     inline: Vec<u8>,
     parts_put: u16,
+    /// Running checksum of the body that is being filled, or of the small data.
+    crc: u32,
     put: P,
 }
 
 impl<'s, P> Packer<'s, P>
 where
-    P: FnMut(u16, &mut [u8]) -> Result<(), Fault>,
+    P: FnMut(u16, &mut [u8], u32) -> Result<(), Fault>,
 {
     fn new(cut: Cut, part: &'s mut Vec<u8>, put: P) -> Self {
         part.clear();
         part.resize(PART_HEADER_BYTES, 0);
         let inline = Vec::with_capacity(cut.inline);
-        Packer { cut, part, inline, parts_put: 0, put }
+        Packer { cut, part, inline, parts_put: 0, crc: 0, put }
     }
 
     /// Packs some bytes behind the last ones, and notes the pieces they became.
     fn add(&mut self, mut bytes: &[u8], pieces: &mut Vec<Piece>) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            let Some(size) = self.cut.parts.get(usize::from(self.parts_put)) else {
-                note(pieces, 0, self.inline.len(), bytes);
+            let Some(full) = self.cut.parts.get(usize::from(self.parts_put)).copied() else {
+                self.note(pieces, 0, self.inline.len(), bytes);
                 self.inline.extend_from_slice(bytes);
                 return Ok(());
             };
             let filled = self.part.len() - PART_HEADER_BYTES;
-            let full = *size;
             let (now, later) = bytes.split_at(bytes.len().min(full - filled));
-            note(pieces, self.parts_put + 1, filled, now);
+            self.note(pieces, self.parts_put + 1, filled, now);
             self.part.extend_from_slice(now);
             if filled + now.len() == full {
                 self.parts_put += 1;
-                (self.put)(self.parts_put, self.part)?;
+                (self.put)(self.parts_put, self.part, std::mem::take(&mut self.crc))?;
                 self.part.truncate(PART_HEADER_BYTES);
             }
             bytes = later;
         }
         Ok(())
+    }
+
+    /// Notes bytes at a position of a part, as a continuation of the last piece where they are one.
+    fn note(&mut self, pieces: &mut Vec<Piece>, part: u16, position: usize, bytes: &[u8]) {
+        let (position, length) = (position as u32, bytes.len() as u32);
+        let crc_before = self.crc;
+        self.crc = crc32c::crc32c_append(crc_before, bytes);
+        match pieces.last_mut().filter(|last| last.part == part && last.position + last.length == position) {
+            Some(last) => {
+                last.length += length;
+                last.crc = self.crc;
+            }
+            None => pieces.push(Piece { part, position, length, crc_before, crc: self.crc }),
+        }
     }
 
     /// Writes part 0; where small data begins in its body.
@@ -210,20 +225,9 @@ where
         self.part.extend_from_slice(&record);
         let inline_base = (self.part.len() - PART_HEADER_BYTES) as u32;
         self.part.extend_from_slice(&self.inline);
-        (self.put)(0, self.part)?;
+        let crc = crc32c::crc32c(&self.part[PART_HEADER_BYTES..]);
+        (self.put)(0, self.part, crc)?;
         Ok(inline_base)
-    }
-}
-
-/// Notes bytes at a position of a part, as a continuation of the last piece where they are one.
-fn note(pieces: &mut Vec<Piece>, part: u16, position: usize, bytes: &[u8]) {
-    let (position, length) = (position as u32, bytes.len() as u32);
-    match pieces.last_mut().filter(|last| last.part == part && last.position + last.length == position) {
-        Some(last) => {
-            last.length += length;
-            last.crc = crc32c::crc32c_append(last.crc, bytes);
-        }
-        None => pieces.push(Piece { part, position, length, crc: crc32c::crc32c(bytes) }),
     }
 }
 
@@ -259,7 +263,8 @@ mod tests {
                 group.add(Commit { appends: vec![append], ..Commit::default() });
             }
             let mut parts = BTreeMap::new();
-            let put = |part: u16, bytes: &mut [u8]| {
+            let put = |part: u16, bytes: &mut [u8], crc: u32| {
+                assert_eq!(crc32c::crc32c(&bytes[PART_HEADER_BYTES..]), crc);
                 parts.insert(part, bytes[PART_HEADER_BYTES..].to_vec());
                 Ok(())
             };
@@ -269,7 +274,7 @@ mod tests {
                 for piece in packed.extent.pieces() {
                     let start = piece.position as usize;
                     let bytes = &parts[&piece.part][start..start + piece.length as usize];
-                    prop_assert_eq!(crc32c::crc32c(bytes), piece.crc);
+                    prop_assert!(piece.is(bytes));
                     found.entry(packed.partition).or_default().extend(bytes);
                 }
             }

@@ -14,13 +14,24 @@ use protocol::PartitionId;
 /// Extents in one row of a sealed index: few enough to decode for one read, many enough to keep rows few.
 pub(crate) const EXTENTS_PER_ROW: usize = 64;
 
-/// Bytes within one part's body, and their own checksum, so that a reader checks what it reads and no more.
+/// Bytes within one part's body, and the running checksum of that body before and behind them: a reader checks what it
+/// reads and no more, and one pass over the bytes serves their pieces and the part alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Piece {
     pub(crate) part: u16,
     pub(crate) position: u32,
     pub(crate) length: u32,
+    /// Checksum of the body (of the small data, in part 0) up to here.
+    pub(crate) crc_before: u32,
+    /// The same, with the piece.
     pub(crate) crc: u32,
+}
+
+impl Piece {
+    /// Whether these are the bytes that were written.
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        crc32c::crc32c_append(self.crc_before, bytes) == self.crc
+    }
 }
 
 /// One step of a partition's coverage: `[cover_start, cover_end)`, and the pieces that hold its batches (none: a gap).

@@ -85,15 +85,45 @@ pub(crate) struct PieceRow {
     pub(crate) length: u32,
     #[n(3)]
     pub(crate) crc: u32,
+    /// In an index row. In a commit record the pieces of a part follow on each other, so each begins with the one
+    /// before ([`CrcChain`]).
+    #[n(4)]
+    pub(crate) crc_before: Option<u32>,
+}
+
+/// The running checksum while the pieces of a commit record are read in order.
+#[derive(Debug, Default)]
+pub(crate) struct CrcChain {
+    part: u16,
+    crc: u32,
+}
+
+impl CrcChain {
+    fn before(&mut self, row: &PieceRow) -> u32 {
+        let before = if row.part == self.part { self.crc } else { 0 };
+        *self = CrcChain { part: row.part, crc: row.crc };
+        row.crc_before.unwrap_or(before)
+    }
 }
 
 impl ExtentRow {
-    pub(crate) fn new(extent: &Extent, sequence: Option<u64>) -> Self {
+    /// For a commit record, which names the sequence itself and lists all pieces.
+    pub(crate) fn of_record(extent: &Extent) -> Self {
+        ExtentRow::new(extent, None, |_| None)
+    }
+
+    /// For a row of a sealed index.
+    pub(crate) fn of_index(extent: &Extent) -> Self {
+        ExtentRow::new(extent, Some(extent.sequence), |piece| Some(piece.crc_before))
+    }
+
+    fn new(extent: &Extent, sequence: Option<u64>, crc_before: impl Fn(&Piece) -> Option<u32>) -> Self {
         let row = |piece: &Piece| PieceRow {
             part: piece.part,
             position: piece.position,
             length: piece.length,
             crc: piece.crc,
+            crc_before: crc_before(piece),
         };
         ExtentRow {
             cover_start: extent.cover_start,
@@ -105,14 +135,15 @@ impl ExtentRow {
     }
 
     /// The extent; `inline_base` is where small data begins in part 0's body. `None` when the numbers make no sense.
-    pub(crate) fn extent(&self, sequence: u64, inline_base: u32) -> Option<Extent> {
+    pub(crate) fn extent(&self, sequence: u64, inline_base: u32, crcs: &mut CrcChain) -> Option<Extent> {
         let cover_end = self.cover_start.checked_add(self.cover_count)?;
         let mut pieces = Vec::with_capacity(self.pieces.len());
         for row in &self.pieces {
             let base = if row.part == 0 { inline_base } else { 0 };
             let position = row.position.checked_add(base)?;
             position.checked_add(row.length)?;
-            pieces.push(Piece { part: row.part, position, length: row.length, crc: row.crc });
+            let crc_before = crcs.before(row);
+            pieces.push(Piece { part: row.part, position, length: row.length, crc_before, crc: row.crc });
         }
         Some(Extent::new(self.cover_start, cover_end, sequence, self.max_timestamp_ms, pieces))
     }
@@ -297,23 +328,22 @@ pub(crate) fn from_slice<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Option<T> {
 mod tests {
     use super::*;
 
+    fn piece(part: u16, position: u32, length: u32, crc_before: u32, crc: u32) -> Piece {
+        Piece { part, position, length, crc_before, crc }
+    }
+
     #[test]
     fn a_record_survives_its_encoding() {
-        let extent = Extent::new(
-            5,
-            9,
-            77,
-            -1,
-            vec![
-                Piece { part: 0, position: 10, length: 20, crc: 30 },
-                Piece { part: 2, position: 0, length: 9, crc: 1 },
-            ],
-        );
+        let extents = [
+            Extent::new(5, 8, 77, -1, vec![piece(1, 0, 9, 0, 11)]),
+            Extent::new(8, 9, 77, -1, vec![piece(1, 9, 9, 11, 12), piece(2, 0, 9, 0, 13), piece(0, 10, 20, 0, 14)]),
+        ];
+        let row = |extent| PartitionExtent { partition: PartitionId(3), extent: ExtentRow::of_record(extent) };
         let record = CommitRecord {
             committed_at_ms: 1,
             parts: 2,
             created: vec![CreatedRow { id: PartitionId(3), retention: Retention::default() }],
-            extents: vec![PartitionExtent { partition: PartitionId(3), extent: ExtentRow::new(&extent, None) }],
+            extents: extents.iter().map(row).collect(),
             changes: vec![ChangeRow::Delete { id: PartitionId(1) }],
             state: vec![
                 StateRow(StateChange { table: StateTable::Catalog, key: "k".into(), value: Some("v".into()) }),
@@ -322,8 +352,19 @@ mod tests {
         };
         let decoded: CommitRecord = from_slice(&to_vec(&record)).unwrap();
         assert_eq!(decoded, record);
-        let pieces: Vec<_> = decoded.extents[0].extent.extent(77, 100).unwrap().pieces().copied().collect();
-        assert_eq!((pieces[0].position, pieces[1].position), (110, 0));
+        let mut crcs = CrcChain::default();
+        let rows = decoded.extents.iter();
+        let back: Vec<Extent> = rows.map(|row| row.extent.extent(77, 0, &mut crcs).unwrap()).collect();
+        assert_eq!(back, extents);
+        let moved = decoded.extents[1].extent.extent(77, 100, &mut CrcChain::default()).unwrap();
+        assert_eq!(moved.pieces().map(|piece| piece.position).collect::<Vec<_>>(), [9, 0, 110]);
         assert_eq!(from_slice::<CommitRecord>(&[0xff, 0]), None);
+    }
+
+    #[test]
+    fn an_index_row_stands_alone() {
+        let extent = Extent::new(8, 9, 77, -1, vec![piece(1, 9, 9, 11, 12), piece(2, 0, 9, 0, 13)]);
+        let row: ExtentRow = from_slice(&to_vec(&ExtentRow::of_index(&extent))).unwrap();
+        assert_eq!(row.extent(row.sequence.unwrap(), 0, &mut CrcChain::default()), Some(extent));
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     format::RowPlace,
     index::{MemoryIndex, PartitionSpan},
     partitions::{Partitions, SegmentSpan},
-    record::{CommitRecord, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
+    record::{CommitRecord, CrcChain, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
     sealed::{self, Summary},
     segment::{self, Index, NEW_SUFFIX, Segment, SegmentDir, Source},
     state::State,
@@ -32,6 +32,10 @@ use crate::{
 };
 
 const STATE_FILE: &str = "state.redb";
+
+/// redb writes a transaction's pages early once they fill half its cache, and then some of them twice: room for two
+/// large groups, and the trees' own pages even where groups are small.
+const ACTIVE_CACHE_BYTES_MIN: usize = 8 << 20;
 
 /// Bytes of state rows that are applied at once while the file is rebuilt.
 const REBUILD_BYTES: usize = 4 << 20;
@@ -100,8 +104,7 @@ fn segment_dir(options: &StoreOptions, dir: &Path, store: StoreId) -> SegmentDir
         file_system: options.file_system.clone(),
         dir: dir.to_path_buf(),
         store,
-        // redb writes a transaction's pages early once they fill half its cache, and then some of them twice.
-        active_cache_bytes: 4 * options.group_bytes_max,
+        active_cache_bytes: ACTIVE_CACHE_BYTES_MIN.max(4 * options.group_bytes_max),
         sealed_cache_bytes: options.cache_bytes / 4 * 3,
         open_sealed: Mutex::default(),
     }
@@ -285,8 +288,9 @@ fn visit_records(
 }
 
 fn index_record(segment: &Segment, sequence: u64, record: &CommitRecord, inline_base: u32) -> Result<(), Fault> {
+    let mut crcs = CrcChain::default();
     for row in &record.extents {
-        let extent = row.extent.extent(sequence, inline_base);
+        let extent = row.extent.extent(sequence, inline_base, &mut crcs);
         let extent = extent.ok_or_else(|| segment.damaged(format!("the record of commit {sequence} is nonsense")))?;
         let tiled = segment.memory_index_mut(|index| index.push(row.partition, extent)).unwrap_or(false);
         if !tiled {

@@ -20,7 +20,7 @@ use crate::{
     fault::Fault,
     format::RowPlace,
     index::{EXTENTS_PER_ROW, Extent, MemoryIndex, PartitionSpan, timestamp_of},
-    record::{self, ExtentRow, SpanRow, SummaryHead},
+    record::{self, CrcChain, ExtentRow, SpanRow, SummaryHead},
     segment::{OpenFile, Segment, Source},
 };
 
@@ -63,7 +63,7 @@ fn write_tables(segment: &Segment, open: &OpenFile, index: &MemoryIndex) -> Resu
                 let (key, place_key) = index_key(partition, row[0].cover_start);
                 let largest = row.iter().map(timestamp_of).max().unwrap_or(i64::MIN);
                 times.push((row[0].cover_start, largest));
-                let rows: Vec<_> = row.iter().map(|extent| ExtentRow::new(extent, Some(extent.sequence))).collect();
+                let rows: Vec<_> = row.iter().map(ExtentRow::of_index).collect();
                 let sealed = segment.row_place("index", &place_key).seal(&record::to_vec(&rows));
                 index_table.insert(key, sealed.as_slice()).map_err(Fault::redb(path, "seal"))?;
             }
@@ -145,7 +145,8 @@ fn decode_index_row(segment: &Segment, key: (u32, u64), row: &[u8]) -> Result<Ve
     let rows: Option<Vec<ExtentRow>> = body.and_then(record::from_slice);
     let extents = rows.and_then(|rows| {
         // Positions in an index row are final: no base is added.
-        rows.iter().map(|row| row.extent(row.sequence?, 0)).collect::<Option<Vec<Extent>>>()
+        let mut crcs = CrcChain::default();
+        rows.iter().map(|row| row.extent(row.sequence?, 0, &mut crcs)).collect::<Option<Vec<Extent>>>()
     });
     extents.ok_or_else(|| segment.damaged("a row of its index has a wrong checksum"))
 }

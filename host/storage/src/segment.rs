@@ -381,7 +381,7 @@ impl Segment {
             let start = piece.position as usize;
             let piece_bytes = body.get(start..start + piece.length as usize);
             let piece_bytes = piece_bytes.ok_or_else(|| self.damaged("a part is shorter than its index says"))?;
-            if crc32c::crc32c(piece_bytes) != piece.crc {
+            if !piece.is(piece_bytes) {
                 let place = format!("commit {}, part {}", extent.sequence, piece.part);
                 return Err(self.damaged(format!("record batches have a wrong checksum ({place})")));
             }
