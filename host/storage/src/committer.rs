@@ -136,12 +136,14 @@ pub(crate) struct Committer {
     /// One part while it is put together; kept for its memory.
     scratch: Vec<u8>,
     sealer: mpsc::Sender<Arc<Segment>>,
+    /// The active segment failed, and no later header says so yet.
+    failure_unrecorded: bool,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, sealer: mpsc::Sender<Arc<Segment>>) -> Committer {
         let tail = Tail::new(shared.options.tail_bytes_max, shared.counters.tail_bytes.clone());
-        Committer { shared, active, tail, scratch: Vec::new(), sealer }
+        Committer { shared, active, tail, scratch: Vec::new(), sealer, failure_unrecorded: false }
     }
 
     /// Works until the queue is closed and empty.
@@ -149,6 +151,8 @@ impl Committer {
         while let Some(jobs) = self.shared.queue.drain(self.shared.options.group_bytes_max) {
             self.step(jobs);
         }
+        // The disk may have come back since it failed.
+        self.record_failure();
     }
 
     /// Does one group and answers all of it.
@@ -195,10 +199,10 @@ impl Committer {
             return Err(CommitError::ReadOnly { why: cause });
         }
         if self.is_full(&group) {
-            self.roll().map_err(|fault| self.fail(&fault))?;
+            self.roll().or_else(|fault| Err(self.fail(&fault)))?;
         }
         let sequence = self.active.last_sequence() + 1;
-        let packed = self.write(sequence, group).map_err(|fault| self.fail(&fault))?;
+        let packed = self.write(sequence, group).or_else(|fault| Err(self.fail(&fault)))?;
         self.publish(sequence, packed);
         Ok(sequence)
     }
@@ -280,19 +284,37 @@ impl Committer {
         counters.commit_sequence.store(sequence, Ordering::Release);
     }
 
-    /// After a failure: no more writes; the file is looked at through an overlay from now on.
-    fn fail(&self, fault: &Fault) -> CommitError {
+    /// After a failure: no more writes. The file is looked at through an overlay from now on, and the next segment's
+    /// header says where it ended, so that what the failed commit may have left behind it is ignored for ever.
+    fn fail(&mut self, fault: &Fault) -> CommitError {
         let cause = fault.text();
         tracing::error!(cause, "a commit failed; the store is read-only until it is opened again");
         self.shared.set_read_only(cause.clone());
         if let Err(fault) = self.active.abandon() {
             tracing::error!(cause = fault.text(), "the segment that failed cannot be read until the next start");
         }
+        self.failure_unrecorded = true;
+        self.record_failure();
         CommitError::Failed { cause }
     }
 
+    fn record_failure(&mut self) {
+        if !self.failure_unrecorded {
+            return;
+        }
+        let previous =
+            PreviousSegment { segment: self.active.id, last_sequence: self.active.last_sequence(), failed: true };
+        match begin_segment(&self.shared, &self.active, Some(previous)) {
+            Ok(next) => {
+                self.shared.segments.write().insert(next.id, Arc::new(next));
+                self.failure_unrecorded = false;
+            }
+            Err(fault) => tracing::error!(cause = fault.text(), "the failure cannot be recorded yet"),
+        }
+    }
+
     fn roll_on_request(&mut self) -> Result<(), CommitError> {
-        if self.active.is_empty() { Ok(()) } else { self.roll().map_err(|fault| self.fail(&fault)) }
+        if self.active.is_empty() { Ok(()) } else { self.roll().or_else(|fault| Err(self.fail(&fault))) }
     }
 
     /// Begins the next segment and leaves the active one to the sealer.

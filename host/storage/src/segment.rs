@@ -199,6 +199,12 @@ impl Segment {
         let path = dir.path(header.segment);
         let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
         let file_system = &dir.file_system;
+        // What an attempt before left behind.
+        if let Err(error) = file_system.remove(&new_path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Fault::io(&new_path, "remove", error));
+        }
         let file = file_system.open(&new_path, OpenMode::New).map_err(|error| Fault::io(&path, "create", error))?;
         let open = dir.writable(&new_path, file)?;
         write_header(&open.db, dir.store, &path, &header, snapshot)?;
