@@ -12,6 +12,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,27 +28,70 @@ use crate::file_system::StoreFile;
 /// neighbours, so that the six or so tree pages of a commit are few calls. Copying larger ones would cost more than a call.
 const MERGE_BYTES_MAX: usize = 32 << 10;
 
-/// Unit of the overlay's memory; redb's own page size.
-const OVERLAY_PAGE: u64 = 4096;
+/// redb's page size: the unit in which pages are counted, and kept by the overlay.
+const PAGE_BYTES: u64 = 4096;
 
-/// What a file has seen since it was opened.
+/// What a file holds and has seen since it was opened.
+///
+/// redb's idea of a file's length says little: it doubles ahead, and one page soon lies at the far end. So pages are
+/// counted as they are first written.
 #[derive(Debug, Default)]
 pub(crate) struct FileMeter {
     bytes_written: AtomicU64,
-    written_end: AtomicU64,
+    /// What the file took of the disk when it was opened.
+    bytes_before: AtomicU64,
     allocated_end: AtomicU64,
     frozen: AtomicBool,
+    pages: Mutex<PageSet>,
+}
+
+/// The pages of a file that were written, one bit each: 8 KiB for a segment of 256 MiB.
+#[derive(Debug, Default)]
+struct PageSet {
+    words: Vec<u64>,
+    count: u64,
+}
+
+impl PageSet {
+    fn insert(&mut self, pages: Range<u64>) {
+        let words = pages.end.div_ceil(64) as usize;
+        if words > self.words.len() {
+            self.words.resize(words, 0);
+        }
+        for page in pages {
+            let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
+            self.count += u64::from(self.words[word] & bit == 0);
+            self.words[word] |= bit;
+        }
+    }
+
+    fn contains(&self, page: u64) -> bool {
+        self.words.get((page / 64) as usize).is_some_and(|word| word & (1 << (page % 64)) != 0)
+    }
+
+    fn truncate(&mut self, pages: u64) {
+        for page in pages..self.words.len() as u64 * 64 {
+            let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
+            self.count -= u64::from(self.words[word] & bit != 0);
+            self.words[word] &= !bit;
+        }
+    }
 }
 
 impl FileMeter {
+    /// Begins with a file that takes so much of the disk already.
+    pub(crate) fn starting_at(bytes: u64) -> FileMeter {
+        FileMeter { bytes_before: AtomicU64::new(bytes), allocated_end: AtomicU64::new(bytes), ..FileMeter::default() }
+    }
+
     /// Bytes written, rewrites included.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Ordering::Relaxed)
     }
 
-    /// End of the furthest write: what the file really holds (its length is a sparse promise of redb's).
+    /// What the file really holds.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.written_end.load(Ordering::Relaxed)
+        self.bytes_before.load(Ordering::Relaxed) + self.pages.lock().count * PAGE_BYTES
     }
 
     /// What the file takes of the disk.
@@ -56,9 +100,10 @@ impl FileMeter {
     }
 
     /// Takes disk blocks for `bytes` more, in steps, so that the disk is found full before a transaction and not in it.
+    /// redb fills a file from its beginning, but for a page here and there.
     pub(crate) fn allocate_ahead(&self, file: &dyn StoreFile, bytes: u64, step: u64) -> io::Result<()> {
         let wanted = self.used_bytes() + bytes;
-        let allocated = self.allocated_end.load(Ordering::Relaxed).max(self.used_bytes());
+        let allocated = self.allocated_end.load(Ordering::Relaxed);
         if wanted <= allocated || step == 0 {
             return Ok(());
         }
@@ -68,12 +113,26 @@ impl FileMeter {
         Ok(())
     }
 
-    /// Gives back what was allocated and not written.
+    /// Gives back what was allocated and not written, once nothing is written any more. Not of a file that had
+    /// something in it when it was opened: which pages those are is not known here.
     pub(crate) fn release_unused(&self, file: &dyn StoreFile) -> io::Result<()> {
-        let end = file.len()?;
-        file.release_from(end)?;
+        let allocated = self.allocated_end.load(Ordering::Relaxed) / PAGE_BYTES;
+        if self.bytes_before.load(Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
         self.allocated_end.store(0, Ordering::Relaxed);
-        self.written_end.store(end, Ordering::Relaxed);
+        let pages = self.pages.lock();
+        let mut page = 0;
+        while page < allocated {
+            let start = page;
+            while page < allocated && !pages.contains(page) {
+                page += 1;
+            }
+            if page > start {
+                file.release(start * PAGE_BYTES, (page - start) * PAGE_BYTES)?;
+            }
+            page += 1;
+        }
         Ok(())
     }
 
@@ -89,7 +148,8 @@ impl FileMeter {
 
     fn count_write(&self, offset: u64, bytes: usize) {
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.written_end.fetch_max(offset + bytes as u64, Ordering::Relaxed);
+        let end = offset + bytes as u64;
+        self.pages.lock().insert(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES));
     }
 }
 
@@ -103,9 +163,8 @@ pub(crate) struct FileBackend {
 }
 
 impl FileBackend {
-    pub(crate) fn new(file: Arc<dyn StoreFile>, meter: Arc<FileMeter>) -> io::Result<Self> {
-        meter.written_end.fetch_max(file.len()?, Ordering::Relaxed);
-        Ok(FileBackend { file, meter, pending: Mutex::default() })
+    pub(crate) fn new(file: Arc<dyn StoreFile>, meter: Arc<FileMeter>) -> Self {
+        FileBackend { file, meter, pending: Mutex::default() }
     }
 
     fn write_through(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -157,8 +216,7 @@ impl StorageBackend for FileBackend {
         self.meter.check_writable()?;
         self.flush(&mut pending)?;
         self.file.set_len(len)?;
-        // A file cut shorter is written again from its new end on.
-        self.meter.written_end.fetch_min(len, Ordering::Relaxed);
+        self.meter.pages.lock().truncate(len.div_ceil(PAGE_BYTES));
         Ok(())
     }
 
@@ -209,9 +267,9 @@ impl OverlayBackend {
         if let Some(page) = overlay.pages.get(&number) {
             return Ok(page.clone());
         }
-        let mut page = vec![0; OVERLAY_PAGE as usize];
-        let start = number * OVERLAY_PAGE;
-        let in_file = overlay.file_len.saturating_sub(start).min(OVERLAY_PAGE) as usize;
+        let mut page = vec![0; PAGE_BYTES as usize];
+        let start = number * PAGE_BYTES;
+        let in_file = overlay.file_len.saturating_sub(start).min(PAGE_BYTES) as usize;
         self.file.read_at(start, &mut page[..in_file])?;
         Ok(page)
     }
@@ -228,15 +286,15 @@ impl StorageBackend for OverlayBackend {
         if end > overlay.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let touched = overlay.pages.range(offset / OVERLAY_PAGE..end.div_ceil(OVERLAY_PAGE)).next().is_some();
+        let touched = overlay.pages.range(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES)).next().is_some();
         if !touched && end <= overlay.file_len {
             return self.file.read_at(offset, out);
         }
         let mut at = offset;
         while at < end {
-            let within = (at % OVERLAY_PAGE) as usize;
-            let count = (OVERLAY_PAGE as usize - within).min((end - at) as usize);
-            let page = self.page(&overlay, at / OVERLAY_PAGE)?;
+            let within = (at % PAGE_BYTES) as usize;
+            let count = (PAGE_BYTES as usize - within).min((end - at) as usize);
+            let page = self.page(&overlay, at / PAGE_BYTES)?;
             let to = (at - offset) as usize;
             out[to..to + count].copy_from_slice(&page[within..within + count]);
             at += count as u64;
@@ -248,7 +306,7 @@ impl StorageBackend for OverlayBackend {
         let mut overlay = self.state.lock();
         overlay.file_len = overlay.file_len.min(len);
         overlay.len = len;
-        overlay.pages.split_off(&len.div_ceil(OVERLAY_PAGE));
+        overlay.pages.split_off(&len.div_ceil(PAGE_BYTES));
         Ok(())
     }
 
@@ -261,12 +319,12 @@ impl StorageBackend for OverlayBackend {
         let end = offset + data.len() as u64;
         let mut at = offset;
         while at < end {
-            let within = (at % OVERLAY_PAGE) as usize;
-            let count = (OVERLAY_PAGE as usize - within).min((end - at) as usize);
-            let mut page = self.page(&overlay, at / OVERLAY_PAGE)?;
+            let within = (at % PAGE_BYTES) as usize;
+            let count = (PAGE_BYTES as usize - within).min((end - at) as usize);
+            let mut page = self.page(&overlay, at / PAGE_BYTES)?;
             let from = (at - offset) as usize;
             page[within..within + count].copy_from_slice(&data[from..from + count]);
-            overlay.pages.insert(at / OVERLAY_PAGE, page);
+            overlay.pages.insert(at / PAGE_BYTES, page);
             at += count as u64;
         }
         overlay.len = overlay.len.max(end);
@@ -291,7 +349,7 @@ mod tests {
     fn a_pending_write_is_read_back_and_reaches_the_file_at_sync() {
         let dir = tempfile::tempdir().unwrap();
         let file = new_file(dir.path());
-        let backend = FileBackend::new(file.clone(), Arc::default()).unwrap();
+        let backend = FileBackend::new(file.clone(), Arc::default());
         backend.write(4096, &[1; 4096]).unwrap();
         backend.write(8192, &[2; 4096]).unwrap();
         backend.write(8192, &[3; 4096]).unwrap();
@@ -304,6 +362,33 @@ mod tests {
         let mut out = [0; 3];
         file.read_at((64 << 10) - 2, &mut out).unwrap();
         assert_eq!(out, [5, 5, 0]);
+    }
+
+    #[test]
+    fn pages_are_counted_once_and_the_rest_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(dir.path());
+        let meter = Arc::<FileMeter>::default();
+        let backend = FileBackend::new(file.clone(), meter.clone());
+        meter.allocate_ahead(&*file, 10, 1 << 20).unwrap();
+        assert_eq!((meter.used_bytes(), meter.disk_bytes()), (0, 1 << 20));
+        backend.write(8192, &[1; 4096]).unwrap();
+        backend.write(8192, &[2; 4096]).unwrap();
+        backend.sync_data().unwrap();
+        backend.write(4096, &[3; 64 << 10]).unwrap();
+        backend.write(900 << 10, &[4; 4096]).unwrap();
+        backend.sync_data().unwrap();
+        backend.set_len(512 << 10).unwrap();
+        assert_eq!((meter.used_bytes(), meter.bytes_written()), (64 << 10, (64 << 10) + 2 * 4096));
+        meter.release_unused(&*file).unwrap();
+        assert_eq!(meter.disk_bytes(), 64 << 10);
+        let on_disk = HostFileSystem.list(dir.path()).unwrap()[0].disk_bytes;
+        assert!(on_disk <= 72 << 10, "{on_disk}");
+        let mut out = [0; 2];
+        file.read_at(68 << 10, &mut out).unwrap();
+        assert_eq!(out, [0, 0]);
+        file.read_at((68 << 10) - 2, &mut out).unwrap();
+        assert_eq!(out, [3, 3]);
     }
 
     #[test]

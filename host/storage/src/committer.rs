@@ -199,10 +199,10 @@ impl Committer {
             return Err(CommitError::ReadOnly { why: cause });
         }
         if self.is_full(&group) {
-            self.roll().or_else(|fault| Err(self.fail(&fault)))?;
+            self.roll().map_err(|fault| self.fail(&fault))?;
         }
         let sequence = self.active.last_sequence() + 1;
-        let packed = self.write(sequence, group).or_else(|fault| Err(self.fail(&fault)))?;
+        let packed = self.write(sequence, group).map_err(|fault| self.fail(&fault))?;
         self.publish(sequence, packed);
         Ok(sequence)
     }
@@ -314,7 +314,7 @@ impl Committer {
     }
 
     fn roll_on_request(&mut self) -> Result<(), CommitError> {
-        if self.active.is_empty() { Ok(()) } else { self.roll().or_else(|fault| Err(self.fail(&fault))) }
+        if self.active.is_empty() { Ok(()) } else { self.roll().map_err(|fault| self.fail(&fault)) }
     }
 
     /// Begins the next segment and leaves the active one to the sealer.

@@ -114,11 +114,11 @@ pub trait StoreFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `StorageFull`, or whatever else the system says.
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()>;
-    /// Gives back blocks that were allocated from `offset` on and never written.
+    /// Gives back blocks that were allocated and never written: the range reads as zeros, as before.
     ///
     /// # Errors
     /// Whatever the system says.
-    fn release_from(&self, offset: u64) -> io::Result<()>;
+    fn release(&self, offset: u64, bytes: u64) -> io::Result<()>;
 }
 
 /// The host's own file system.
@@ -236,15 +236,14 @@ impl StoreFile for HostFile {
         }
     }
 
-    fn release_from(&self, offset: u64) -> io::Result<()> {
+    fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
         use rustix::{
             fs::{FallocateFlags, fallocate},
             io::Errno,
         };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        // To the largest offset a file can have; blocks beyond the length are given back as well.
-        match fallocate(&self.file, flags, offset, i64::MAX as u64 - offset) {
-            Err(error) if error == Errno::OPNOTSUPP || error == Errno::NOSYS || error == Errno::FBIG => Ok(()),
+        match fallocate(&self.file, flags, offset, bytes) {
+            Err(error) if error == Errno::OPNOTSUPP || error == Errno::NOSYS => Ok(()),
             result => Ok(result?),
         }
     }

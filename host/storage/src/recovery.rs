@@ -19,7 +19,7 @@ use crate::{
     OpenError, StateChange, StateTable, StoreId, StoreOptions,
     committer::{apply_change, begin_segment},
     fault::{Fault, file_name},
-    file_system::{DirLock, FileEntry, FileSystem, OpenMode},
+    file_system::{DirLock, FileEntry, FileSystem},
     format::RowPlace,
     index::{MemoryIndex, PartitionSpan},
     partitions::{Partitions, SegmentSpan},
@@ -250,7 +250,7 @@ fn open_segment(
     let failed = end.is_some_and(|end| end.failed);
     let source = match failed {
         true => Source::Overlay(dir.open_overlay(&path)?),
-        false => Source::Writable(dir.open_writable(&path)?),
+        false => Source::Writable(dir.open_writable(&path, disk_bytes)?),
     };
     let segment = Segment::new(dir.clone(), header, source, Index::Memory(MemoryIndex::default()));
     segment.set_disk_bytes(disk_bytes);
@@ -386,9 +386,9 @@ fn open_state(
     let path = dir.join(STATE_FILE);
     let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
     let cache_bytes = options.cache_bytes / 4;
-    let file = match entries.iter().any(|entry| entry.name == STATE_FILE) {
-        true => StateFile::open(&*options.file_system, &path, OpenMode::Existing, store, cache_bytes)?,
-        false => rebuild_state(&path, options, store, segments)?,
+    let file = match entries.iter().find(|entry| entry.name == STATE_FILE) {
+        Some(entry) => StateFile::open(&*options.file_system, &path, Some(entry.disk_bytes), store, cache_bytes)?,
+        None => rebuild_state(&path, options, store, segments)?,
     };
     let applied = file.applied()?;
     let state = State::start(file, applied, options.overlay_bytes_max);
@@ -429,7 +429,7 @@ fn rebuild_state(
     segments: &[Arc<Segment>],
 ) -> Result<StateFile, OpenError> {
     let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
-    let mut file = StateFile::open(&*options.file_system, &new_path, OpenMode::New, store, options.cache_bytes / 4)?;
+    let mut file = StateFile::open(&*options.file_system, &new_path, None, store, options.cache_bytes / 4)?;
     let Some(last) = segments.last() else { unreachable!("a store has a segment") };
     if last.last_sequence() > 0 {
         tracing::warn!(file = file_name(path), "it is missing, and is rebuilt from the segments");

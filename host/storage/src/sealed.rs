@@ -17,7 +17,7 @@ use protocol::PartitionId;
 use redb::{ReadTransaction, TableDefinition, TableError};
 
 use crate::{
-    fault::Fault,
+    fault::{Fault, file_name},
     format::RowPlace,
     index::{EXTENTS_PER_ROW, Extent, MemoryIndex, PartitionSpan, timestamp_of},
     record::{self, CrcChain, ExtentRow, SpanRow, SummaryHead},
@@ -43,9 +43,10 @@ pub(crate) fn seal(segment: &Segment) -> Result<(), Fault> {
 pub(crate) fn close(segment: &Segment) -> Result<(), Fault> {
     segment.change_source(|source| {
         let Source::Writable(OpenFile { db, file, meter }) = source else { return (source, Ok(())) };
-        let closed = db.close().map_err(Fault::redb(&segment.path, "close")).and_then(|()| {
-            meter.release_unused(&*file).map_err(|error| Fault::io(&segment.path, "release blocks of", error))
-        });
+        let closed = db.close().map_err(Fault::redb(&segment.path, "close"));
+        if let Err(error) = meter.release_unused(&*file) {
+            tracing::warn!(%error, file = file_name(&segment.path), "blocks allocated ahead cannot be given back");
+        }
         segment.set_disk_bytes(meter.disk_bytes());
         (Source::Sealed, closed)
     })

@@ -93,7 +93,7 @@ impl SegmentDir {
     /// Opens a file without writing to it; `None` when it was not closed and needs a repair first.
     pub(crate) fn open_read_only(&self, path: &Path) -> Result<Option<ReadOnlyDatabase>, Fault> {
         let file = self.file_system.open(path, OpenMode::ReadOnly).map_err(|error| Fault::io(path, "open", error))?;
-        let backend = FileBackend::new(file, Arc::default()).map_err(|error| Fault::io(path, "open", error))?;
+        let backend = FileBackend::new(file, Arc::default());
         let mut builder = Builder::new();
         builder.set_cache_size(self.sealed_cache_bytes / OPEN_SEALED_MAX);
         match builder.open_read_only_with_backend(backend) {
@@ -113,14 +113,14 @@ impl SegmentDir {
     }
 
     /// Opens a file for writing, repairing it where it was not closed.
-    pub(crate) fn open_writable(&self, path: &Path) -> Result<OpenFile, Fault> {
+    pub(crate) fn open_writable(&self, path: &Path, disk_bytes: u64) -> Result<OpenFile, Fault> {
         let file = self.file_system.open(path, OpenMode::Existing).map_err(|error| Fault::io(path, "open", error))?;
-        self.writable(path, file)
+        self.writable(path, file, FileMeter::starting_at(disk_bytes))
     }
 
-    fn writable(&self, path: &Path, file: Arc<dyn StoreFile>) -> Result<OpenFile, Fault> {
-        let meter = Arc::<FileMeter>::default();
-        let backend = FileBackend::new(file.clone(), meter.clone()).map_err(|error| Fault::io(path, "open", error))?;
+    fn writable(&self, path: &Path, file: Arc<dyn StoreFile>, meter: FileMeter) -> Result<OpenFile, Fault> {
+        let meter = Arc::new(meter);
+        let backend = FileBackend::new(file.clone(), meter.clone());
         let mut builder = Builder::new();
         builder.set_cache_size(self.active_cache_bytes);
         let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
@@ -206,7 +206,7 @@ impl Segment {
             return Err(Fault::io(&new_path, "remove", error));
         }
         let file = file_system.open(&new_path, OpenMode::New).map_err(|error| Fault::io(&path, "create", error))?;
-        let open = dir.writable(&new_path, file)?;
+        let open = dir.writable(&new_path, file, FileMeter::default())?;
         write_header(&open.db, dir.store, &path, &header, snapshot)?;
         file_system.rename(&new_path, &path).map_err(|error| Fault::io(&path, "name", error))?;
         file_system.sync_dir(&dir.dir).map_err(|error| Fault::io(&dir.dir, "sync", error))?;

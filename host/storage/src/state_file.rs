@@ -51,18 +51,19 @@ pub(crate) struct StateFile {
 }
 
 impl StateFile {
-    /// Opens a file that is there, or makes one in which nothing is applied.
+    /// Opens a file that is there and takes so much of the disk, or makes one in which nothing is applied.
     pub(crate) fn open(
         file_system: &dyn FileSystem,
         path: &Path,
-        mode: OpenMode,
+        disk_bytes: Option<u64>,
         store: StoreId,
         cache_bytes: usize,
     ) -> Result<StateFile, Fault> {
         let io = |error| Fault::io(path, "open", error);
+        let mode = if disk_bytes.is_some() { OpenMode::Existing } else { OpenMode::New };
         let file = file_system.open(path, mode).map_err(io)?;
-        let meter = Arc::<FileMeter>::default();
-        let backend = FileBackend::new(file, meter.clone()).map_err(io)?;
+        let meter = Arc::new(FileMeter::starting_at(disk_bytes.unwrap_or(0)));
+        let backend = FileBackend::new(file, meter.clone());
         let mut builder = redb::Builder::new();
         builder.set_cache_size(cache_bytes);
         let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;

@@ -177,3 +177,22 @@ fn a_bad_commit_fails_alone() {
     assert_eq!(answers.iter().collect::<Vec<_>>(), [(0, true), (10, true), (15, false), (20, true)]);
     assert_eq!(read_all(&store, P, 0, 1 << 20).len(), 3);
 }
+
+#[test]
+fn reopening_takes_nothing_from_the_active_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { tail_bytes_max: 0, ..StoreOptions::default() };
+    let mut expected = 0;
+    for _ in 0..4 {
+        let store = Store::open(dir.path(), options.clone()).unwrap();
+        if expected == 0 {
+            store.commit(create(P, FOREVER)).unwrap();
+        }
+        for _ in 0..3 {
+            store.commit(appends(vec![append(P, expected, 1, 700_000, 0)])).unwrap();
+            expected += 1;
+        }
+        assert_eq!(read_all(&store, P, 0, 1 << 20).len() as u64, expected);
+        assert_eq!(store.stats().segments, 1);
+    }
+}
