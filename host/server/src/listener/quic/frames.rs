@@ -11,13 +11,13 @@ use protocol::{
     frame::{FrameError, FrameKind, PREFIX_BYTES, Prefix},
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_BYTES_MAX},
 };
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
 
 use crate::session::StreamEnd;
 
-/// What is read at once while looking for the next prefix: many small frames, or the beginning of a large one, which is
-/// copied once more.
+/// What is read at once while looking for the next prefix, and at most a datagram's worth: some small frames, or the
+/// beginning of a large one, which is copied once more.
 const LOOK_AHEAD_BYTES: usize = 16 << 10;
 /// First allocation for a body; it doubles from there while bytes arrive.
 const BODY_BYTES_FIRST: usize = 128 << 10;
@@ -39,6 +39,10 @@ pub(crate) enum FrameReadError {
     /// The stream was reset, or the connection is gone.
     #[error("stream was lost")]
     Lost(#[source] std::io::Error),
+}
+
+fn lost(error: ReadError) -> FrameReadError {
+    FrameReadError::Lost(error.into())
 }
 
 /// One frame: its prefix, its fixed header, its body.
@@ -97,12 +101,15 @@ impl FrameReader {
             return Ok(Some(prefix));
         }
         while self.ahead.len() < PREFIX_BYTES {
-            self.ahead.reserve(LOOK_AHEAD_BYTES);
-            let read = self.recv.read_buf(&mut (&mut self.ahead).limit(LOOK_AHEAD_BYTES)).await;
-            match read.map_err(FrameReadError::Lost)? {
-                0 if self.ahead.is_empty() => return Ok(None),
-                0 => return Err(FrameReadError::Truncated),
-                _ => {}
+            if self.ahead.is_empty() {
+                // A stream may be silent for hours: then it holds no buffer.
+                self.ahead = BytesMut::new();
+            }
+            match self.recv.read_chunk(LOOK_AHEAD_BYTES, true).await.map_err(lost)? {
+                // Copied, because a chunk that is kept pins all that was received together with it.
+                Some(chunk) => self.ahead.extend_from_slice(&chunk.bytes),
+                None if self.ahead.is_empty() => return Ok(None),
+                None => return Err(FrameReadError::Truncated),
             }
         }
         let (bytes, _) = self.ahead.split_first_chunk().expect("the loop above waited for them");
