@@ -90,12 +90,20 @@ pub(crate) async fn serve_producer(
             tokio::try_join!(producer.read(&mut reader), answers::write(&mut send, unanswered, session.shared.stall_max()))
         } => served.map(|_| ()),
     };
-    if lease.is_lost() {
-        // What is in flight is stored or not; the newer stream learns it when it sends the same batches again.
-        let _ = send.reset(code(ErrorCode::ProducerFenced));
-        let _ = reader.stream().stop(code(ErrorCode::ProducerFenced));
-    } else if served.is_ok() {
-        end(&mut send).await;
+    // What is in flight is stored or not; who sends the same batches again learns it.
+    let reset = match served {
+        _ if lease.is_lost() => Some(ErrorCode::ProducerFenced),
+        // Only a peer that stalled is still there to see it.
+        Err(StreamEnd::Lost) => Some(ErrorCode::Cancelled),
+        _ => None,
+    };
+    match reset {
+        Some(reason) => {
+            let _ = send.reset(code(reason));
+            let _ = reader.stream().stop(code(reason));
+        }
+        None if served.is_ok() => end(&mut send).await,
+        None => {}
     }
     served
 }

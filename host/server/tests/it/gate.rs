@@ -7,7 +7,7 @@ use protocol::{
     limits::{FRAME_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX},
 };
 
-use crate::raw::{Credentials, Stream, connect, credentials, dial, join, start};
+use crate::raw::{Credentials, Stream, connect, credentials, dial, join, start, start_with};
 
 const VIOLATION: u64 = ErrorCode::ProtocolViolation as u64;
 
@@ -39,6 +39,13 @@ async fn a_connection_that_begins_otherwise_is_closed() {
     peer.open().await.write(FrameKind::Request, 1, 0, &[], &control::encode(&Request::Status)).await;
     let (code, text) = peer.closed().await;
     assert_eq!((code, text.as_str()), (VIOLATION, "frame Request is out of place"));
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let (server, _dir) = start_with(|config| config.transport.hello_ms_max = 10).await;
+    let (code, text) = connect(&server).await.closed().await;
+    assert_eq!((code, text.as_str()), (VIOLATION, "no HELLO came in time"));
 }
 
 #[tokio::test]

@@ -3,13 +3,13 @@
 use protocol::{
     Epoch, ErrorCode, ProducerId, TopicName, TopicPartition, TransformLimits,
     control::{self, OffsetSpec, Request, Response},
-    frame::{Bound, FrameKind, ProducerOpen},
-    limits::{BATCH_BYTES_MAX, HANDLES_PER_PRODUCER_MAX, PRODUCER_STREAMS_PER_CONNECTION_MAX},
+    frame::{Bound, FrameKind, Prefix, ProducerOpen},
+    limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_PER_PRODUCER_MAX, PRODUCER_STREAMS_PER_CONNECTION_MAX},
 };
 
 use crate::{
     admin::deploy,
-    raw::{Stream, batch, join, start, start_with},
+    raw::{Stream, batch, join, start, start_with, store},
 };
 
 /// A guest that never comes back.
@@ -180,21 +180,38 @@ async fn the_ingest_budget_comes_back_with_the_answers() {
         for i in 0..20u32 {
             let batch = batch(producer, 2 * i, &[&value, &value]);
             assert!(batch.bytes().len() <= BATCH_BYTES_MAX);
-            let prefix = protocol::frame::Prefix {
-                sequence: i.into(),
-                ..protocol::frame::Prefix::new(FrameKind::Produce, &[], batch.bytes())
-            };
+            let prefix = Prefix { sequence: i.into(), ..Prefix::new(FrameKind::Produce, &[], batch.bytes()) };
             send.write_all(&prefix.encode()).await.unwrap();
             send.write_all(batch.bytes()).await.unwrap();
         }
         send
     });
-    let (idle, _) = (peer.open().await.send, ());
-    let mut stream = Stream { send: idle, recv };
+    let mut stream = Stream { send: peer.open().await.send, recv };
     for i in 0..20 {
         assert_eq!(stream.ack().await.1, i);
     }
     writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_left_half_sent_gives_its_budget_back_in_time() {
+    let (server, _dir) = start_with(|config| {
+        config.ingest.bytes_max = FRAME_BYTES_MAX;
+        config.transport.stall_ms_max = 200;
+    })
+    .await;
+    let (peer, mut control) = join(&server).await;
+    let topic = control.create_topic("clicks").await;
+    let mut stalled = peer.producer(ProducerId(1_000), Epoch(0)).await;
+    stalled.bind(0, &topic).await;
+    // The whole budget, and then nothing.
+    let prefix = Prefix { body_bytes: FRAME_BYTES_MAX as u32, ..Prefix::new(FrameKind::Produce, &[], &[]) };
+    stalled.write_raw(&prefix.encode()).await;
+    store(&peer, &mut control, &topic, &["a"]).await;
+    match stalled.recv.read_chunk(1, true).await {
+        Err(quinn::ReadError::Reset(code)) => assert_eq!(u64::from(code), ErrorCode::Cancelled as u64),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
