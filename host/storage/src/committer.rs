@@ -98,6 +98,13 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Lets no more in, and hands out what waits.
+    fn take_all(&self) -> VecDeque<Job> {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        std::mem::take(&mut waiting.jobs)
+    }
+
     /// The next group: what waits, up to about `bytes_max`. `None` when the queue is closed and empty.
     fn drain(&self, bytes_max: usize) -> Option<Vec<Job>> {
         let mut waiting = self.waiting.lock();
@@ -327,6 +334,18 @@ impl Committer {
         // Without the sealer it stays as it is, with its index in memory, until the next start.
         let _ = self.sealer.send(left);
         Ok(())
+    }
+}
+
+impl Drop for Committer {
+    /// Without a committer nobody would ever answer: after a panic, what waits is refused, and so is what comes.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.set_read_only("the committer panicked".into());
+        }
+        for job in self.shared.queue.take_all() {
+            job.refuse(CommitError::ShuttingDown);
+        }
     }
 }
 

@@ -226,25 +226,51 @@ impl StoreFile for HostFile {
     }
 
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        use rustix::{
-            fs::{FallocateFlags, fallocate},
-            io::Errno,
-        };
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes) {
-            Err(error) if error == Errno::OPNOTSUPP || error == Errno::NOSYS => Ok(()),
-            result => Ok(result?),
-        }
+        blocks::allocate(&self.file, offset, bytes)
     }
 
     fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        use rustix::{
-            fs::{FallocateFlags, fallocate},
-            io::Errno,
-        };
+        blocks::release(&self.file, offset, bytes)
+    }
+}
+
+/// Disk blocks, apart from what is in them.
+#[cfg(target_os = "linux")]
+mod blocks {
+    use std::{fs::File, io};
+
+    use rustix::{
+        fs::{FallocateFlags, fallocate},
+        io::Errno,
+    };
+
+    pub(super) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+        where_supported(fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes))
+    }
+
+    pub(super) fn release(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, flags, offset, bytes) {
-            Err(error) if error == Errno::OPNOTSUPP || error == Errno::NOSYS => Ok(()),
+        where_supported(fallocate(file, flags, offset, bytes))
+    }
+
+    fn where_supported(result: Result<(), Errno>) -> io::Result<()> {
+        match result {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
         }
+    }
+}
+
+/// Where the system has no call for it, blocks come as they are written.
+#[cfg(not(target_os = "linux"))]
+mod blocks {
+    use std::{fs::File, io};
+
+    pub(super) fn allocate(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn release(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -165,6 +165,30 @@ impl State {
     }
 }
 
+impl Drop for State {
+    /// Ends the projector of a store that was not closed, or never opened.
+    fn drop(&mut self) {
+        self.shared.overlay.lock().stop = true;
+        self.shared.work.notify_one();
+        if let Some(projector) = self.projector.lock().take() {
+            // What it would say was logged.
+            let _ = projector.join();
+        }
+    }
+}
+
+/// Tells those who wait for the projector when it is no more.
+struct Farewell<'s>(&'s Shared);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.overlay.lock().failed = Some("the projector panicked".into());
+        }
+        self.0.progress.notify_all();
+    }
+}
+
 impl Overlay {
     fn insert(&mut self, sequence: u64, change: StateChange) {
         let StateChange { table, key, value } = change;
@@ -206,6 +230,7 @@ impl Overlay {
 
 impl Shared {
     fn project(&self) {
+        let _farewell = Farewell(self);
         while let Some((changes, target)) = self.next_work() {
             let result = self.file.apply(&changes, target);
             let mut overlay = self.overlay.lock();
