@@ -8,14 +8,14 @@ use std::{
     ops::{ControlFlow, Range},
 };
 
-use super::{Kind, Pointer, Value, pointer::Token, string};
+use super::{
+    Kind, Pointer, Value,
+    pointer::Token,
+    string::{self, HIGHS},
+};
 
 /// How deep arrays and objects may nest: what `serde_json` takes.
 const DEPTH_MAX: usize = 127;
-
-/// The lowest bit of each byte of a word, and the highest.
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// Where and why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,26 +393,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// How many bytes come before the next quote, backslash or control character: eight at a time.
+    /// How many bytes of a string come before what is not plain text.
     #[inline(always)]
     fn plain_len(&mut self, at: usize) -> usize {
-        // The lowest high bit set by each of these is exact; what a borrow sets falsely lies above a true one.
-        let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
-        let (words, rest) = self.json[at..].as_chunks::<8>();
-        for (at, word) in words.iter().enumerate() {
-            let word = u64::from_le_bytes(*word);
-            let quote = zero_in(word ^ (ONES * u64::from(b'"')));
-            let backslash = zero_in(word ^ (ONES * u64::from(b'\\')));
-            let control = word.wrapping_sub(ONES * 0x20) & !word;
-            let special = (quote | backslash | control) & HIGHS;
-            self.non_ascii |= word;
-            if special != 0 {
-                return at * 8 + special.trailing_zeros() as usize / 8;
-            }
-        }
-        let is_plain = |&&byte: &&u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-        let rest_len = rest.iter().take_while(is_plain).inspect(|&&byte| self.non_ascii |= u64::from(byte)).count();
-        words.len() * 8 + rest_len
+        string::plain_len(&self.json[at..], |word| self.non_ascii |= word)
     }
 
     #[inline(always)]

@@ -7,9 +7,11 @@ pub fn push_str(to: &mut Vec<u8>, text: &str) {
     const HEX: [u8; 16] = *b"0123456789abcdef";
     to.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
-        to.extend_from_slice(&rest[..at]);
-        match rest[at] {
+    loop {
+        let (plain, special) = rest.split_at(plain_len(rest, |_| ()));
+        to.extend_from_slice(plain);
+        let Some((&special, behind)) = special.split_first() else { break };
+        match special {
             byte @ (b'"' | b'\\') => to.extend_from_slice(&[b'\\', byte]),
             b'\n' => to.extend_from_slice(b"\\n"),
             b'\r' => to.extend_from_slice(b"\\r"),
@@ -19,10 +21,35 @@ pub fn push_str(to: &mut Vec<u8>, text: &str) {
                 to.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             }
         }
-        rest = &rest[at + 1..];
+        rest = behind;
     }
-    to.extend_from_slice(rest);
     to.push(b'"');
+}
+
+/// The lowest bit of each byte of a word, and the highest.
+const ONES: u64 = 0x0101_0101_0101_0101;
+pub(super) const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes come before the next quote, backslash or control character: eight at a time, each shown as `seen`.
+#[inline(always)]
+pub(super) fn plain_len(bytes: &[u8], mut seen: impl FnMut(u64)) -> usize {
+    // The lowest high bit set by each of these is exact; what a borrow sets falsely lies above a true one.
+    let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = zero_in(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero_in(word ^ (ONES * u64::from(b'\\')));
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let special = (quote | backslash | control) & HIGHS;
+        seen(word);
+        if special != 0 {
+            return at * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_plain = |&&byte: &&u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    let rest_len = rest.iter().take_while(is_plain).inspect(|&&byte| seen(u64::from(byte))).count();
+    words.len() * 8 + rest_len
 }
 
 /// What a checked string says, without its quotes; nothing where it was not checked and is wrong.

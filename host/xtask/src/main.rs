@@ -5,6 +5,7 @@
 //!
 //! Start at [`ci`] and [`plugins`].
 
+mod behaviour;
 mod ci;
 mod plugins;
 mod run;

@@ -179,10 +179,12 @@ impl<'a> Parts<'a> {
         let inside = self.rest().as_bytes();
         let mut len = 0;
         loop {
-            match inside.get(len) {
-                Some(b'"') => break,
-                Some(b'\\') => len += 2,
-                Some(_) => len += 1,
+            match memchr::memchr2(b'"', b'\\', inside.get(len..).unwrap_or_default()) {
+                Some(plain) if inside[len + plain] == b'"' => {
+                    len += plain;
+                    break;
+                }
+                Some(plain) => len += plain + 2,
                 None => return Err(LineError { expected: "a quote that ends what began here", at: self.at - 1 }),
             }
         }
