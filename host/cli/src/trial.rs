@@ -32,8 +32,8 @@ pub(crate) struct Trial {
 
 impl Trial {
     /// Checks, compiles and starts every stage as a broker would.
-    pub(crate) fn new(topic: TopicName, stages: Vec<Stage<'_>>) -> anyhow::Result<Trial> {
-        let host = PluginHost::new(&PluginHostOptions::without_cache())?;
+    pub(crate) fn new(options: &PluginHostOptions, topic: TopicName, stages: Vec<Stage<'_>>) -> anyhow::Result<Trial> {
+        let host = PluginHost::new(options)?;
         let transforms: anyhow::Result<Vec<_>> = stages.into_iter().map(|stage| start(&host, stage)).collect();
         Ok(Trial { worker: Worker::new(&host), pipeline: Pipeline::new(transforms?), topic })
     }

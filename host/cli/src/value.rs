@@ -33,7 +33,7 @@ mod tests {
         put(&mut object, "key", None);
         put(&mut object, "value", Some("grün".as_bytes()));
         put(&mut object, "other", Some(b"\xff\x00"));
-        assert_eq!(Value::Object(object).to_string(), r#"{"key":null,"other_hex":"ff00","value":"grün"}"#);
+        assert_eq!(Value::Object(object).to_string(), r#"{"key":null,"value":"grün","other_hex":"ff00"}"#);
         assert_eq!(show(b"\xff\x00"), "0xff00");
     }
 }

@@ -29,7 +29,10 @@ fn one_round(round: u32) {
     let address = broker.quic.to_string();
     place.ok(&["topic", "create", "t"]);
     let mut producer = Running::start(&place, &["produce", "t", "--broker", &address, "--json"]);
-    let mut sent = 0;
+    // Once a record came back, the producer is under way: from now on a broker that is gone is for it to bear.
+    producer = producer.write("record-0");
+    place.ok(&["consume", "t", "--count", "1"]);
+    let mut sent = 1;
     for life in 0..=KILLS {
         // The kill falls at another place of the stream in each round: after none of a life's lines, or nearly all.
         let before_kill = (u64::from(round) * 61 + life * 23) % LINES_PER_LIFE;
@@ -38,7 +41,7 @@ fn one_round(round: u32) {
                 broker.kill();
                 broker = place.serve_with(&["--quic", &address]);
             }
-            producer.write(&format!("record-{sent}"));
+            producer = producer.write(&format!("record-{sent}"));
             sent += 1;
         }
     }

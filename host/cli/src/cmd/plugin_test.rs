@@ -2,10 +2,11 @@
 
 use std::{fs::File, io::BufReader, path::PathBuf};
 
+use client::Record;
 use protocol::{Offset, TopicName, TransformName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use transform::{TraceVerdict, TracedRecord};
+use transform::{PluginHostOptions, TraceVerdict, TracedRecord};
 
 use super::Context;
 use crate::{
@@ -89,7 +90,7 @@ fn start(args: &Args) -> anyhow::Result<Trial> {
     let name: TransformName = "test".parse()?;
     let topic: TopicName = "test".parse()?;
     let stage = Stage { name, plugin: "test".parse()?, wasm: &wasm, config: args.config.clone() };
-    Trial::new(topic, vec![stage])
+    Trial::new(&PluginHostOptions::without_cache(), topic, vec![stage])
 }
 
 fn open(args: &Args) -> anyhow::Result<Lines<BufReader<File>>> {
@@ -163,52 +164,54 @@ fn print(line: u64, record: &TracedRecord, context: &mut Context) -> anyhow::Res
     if context.out.is_json() {
         return context.out.json_line(&to_json(line, record));
     }
-    let text = match &record.verdict {
-        TraceVerdict::Keep => "keep".to_owned(),
-        TraceVerdict::Drop => "drop".to_owned(),
-        TraceVerdict::Fail { code, text } => format!("fail      {text} (code {code})"),
-        TraceVerdict::Replace(to) => format!("replace   {}", shown(to)),
-        TraceVerdict::Multiply(to) => {
-            format!("multiply  {}", to.iter().map(shown).collect::<Vec<_>>().join("\n                  "))
-        }
+    let details = match &record.verdict {
+        TraceVerdict::Keep | TraceVerdict::Drop => String::new(),
+        TraceVerdict::Fail { code, text } => format!("{text} (code {code})"),
+        TraceVerdict::Replace(to) => shown(to),
+        TraceVerdict::Multiply(to) => to.iter().map(shown).collect::<Vec<_>>().join("\n                  "),
         TraceVerdict::Route { routed, own } => {
             let to: Vec<String> = routed.iter().map(|(topic, record)| format!("{topic}: {}", shown(record))).collect();
-            format!("route     {}{}", to.join(", "), if own.is_empty() { "" } else { ", and the own topic" })
+            format!("{}{}", to.join(", "), if own.is_empty() { "" } else { ", and the own topic" })
         }
     };
-    context.out.raw(format!("{line:>6}  {text}\n").as_bytes())
+    let text = format!("{line:>6}  {:<8}  {details}", word(&record.verdict));
+    context.out.raw(format!("{}\n", text.trim_end()).as_bytes())
 }
 
-fn shown(record: &client::Record) -> String {
+fn shown(record: &Record) -> String {
     record.value.as_deref().map_or_else(|| "no value".to_owned(), value::show)
 }
 
 fn to_json(line: u64, record: &TracedRecord) -> Value {
     let mut object = Map::new();
     object.insert("line".to_owned(), line.into());
-    let verdict = match &record.verdict {
-        TraceVerdict::Keep => "keep",
-        TraceVerdict::Drop => "drop",
+    object.insert("verdict".to_owned(), word(&record.verdict).into());
+    match &record.verdict {
+        TraceVerdict::Keep | TraceVerdict::Drop => {}
         TraceVerdict::Fail { code, text } => {
             object.insert("code".to_owned(), (*code).into());
             object.insert("text".to_owned(), text.as_str().into());
-            "fail"
         }
-        TraceVerdict::Replace(to) => {
-            value::put(&mut object, "value", to.value.as_deref());
-            "replace"
-        }
+        TraceVerdict::Replace(to) => value::put(&mut object, "value", to.value.as_deref()),
         TraceVerdict::Multiply(to) => {
             object.insert("values".to_owned(), to.iter().map(shown).collect());
-            "multiply"
         }
         TraceVerdict::Route { routed, own } => {
-            let to = |(topic, record): &(TopicName, client::Record)| json!({ "topic": topic.as_str(), "value": shown(record) });
+            let to = |(topic, record): &(TopicName, Record)| json!({ "topic": topic.as_str(), "value": shown(record) });
             object.insert("routed".to_owned(), routed.iter().map(to).collect());
             object.insert("values".to_owned(), own.iter().map(shown).collect());
-            "route"
         }
-    };
-    object.insert("verdict".to_owned(), verdict.into());
+    }
     Value::Object(object)
+}
+
+fn word(verdict: &TraceVerdict) -> &'static str {
+    match verdict {
+        TraceVerdict::Keep => "keep",
+        TraceVerdict::Replace(_) => "replace",
+        TraceVerdict::Multiply(_) => "multiply",
+        TraceVerdict::Route { .. } => "route",
+        TraceVerdict::Drop => "drop",
+        TraceVerdict::Fail { .. } => "fail",
+    }
 }

@@ -198,9 +198,12 @@ impl Running {
     }
 
     /// Writes a line to it.
-    pub(crate) fn write(&mut self, line: &str) {
+    pub(crate) fn write(mut self, line: &str) -> Running {
         let stdin = self.stdin.as_mut().expect("stdin is open");
-        writeln!(stdin, "{line}").unwrap();
+        match writeln!(stdin, "{line}") {
+            Ok(()) => self,
+            Err(error) => panic!("it takes no more lines ({error}): {:?}", self.finish()),
+        }
     }
 
     pub(crate) fn stdout(&mut self) -> BufReader<std::process::ChildStdout> {

@@ -43,8 +43,8 @@ impl Plan {
             topic: topic("events"),
             stages: vec![
                 Stage::new("people-only", "json-filter", not_crawlers, "drops what crawlers did"),
-                Stage::new("privacy", "mask", masked, "cuts addresses to networks, hides e-mails"),
-                Stage::new("slim", "json-project", json!({ "drop": ["trace"] }), "removes what nobody will read"),
+                Stage::new("privacy", "mask", masked, "hides IPs and e-mails"),
+                Stage::new("slim", "json-project", json!({ "drop": ["trace"] }), "removes what nobody reads"),
             ],
             tell_by: "kind",
         }
@@ -56,8 +56,8 @@ impl Plan {
         Plan {
             topic: topic("requests"),
             stages: vec![
-                Stage::new("access-log-json", "access-log-json", json!({}), "turns a line of the log into JSON"),
-                Stage::new("json-filter", "json-filter", errors, "keeps answers of status 400 and above"),
+                Stage::new("access-log-json", "access-log-json", json!({}), "turns lines into JSON"),
+                Stage::new("json-filter", "json-filter", errors, "keeps status 400 and up"),
             ],
             tell_by: "status",
         }

@@ -5,16 +5,9 @@
 use client::{ConsumedRecord, Offset};
 use protocol::TransformDescription;
 use serde_json::{Map, json};
-use transform::{TraceVerdict, TracedRecord};
+use transform::{PluginHostOptions, TraceVerdict, TracedRecord};
 
-use super::{
-    diff,
-    flow::Flowed,
-    plan::Plan,
-    screen::{COLUMNS, LABEL, Screen},
-    setup::Setup,
-    source::Origin,
-};
+use super::{diff, flow::Flowed, plan::Plan, screen::Screen, setup::Setup, source::Origin};
 use crate::{
     builtin, clock, human,
     output::table,
@@ -87,7 +80,8 @@ impl Report<'_> {
             wasm: builtin::find(stage.plugin.as_str()).map_or(&[], |builtin| builtin.wasm),
             config: stage.config.to_string(),
         });
-        let mut trial = Trial::new(self.plan.topic.clone(), stages.collect())?;
+        let cache = PluginHostOptions::new(self.setup.plugin_dir());
+        let mut trial = Trial::new(&cache, self.plan.topic.clone(), stages.collect())?;
         let trace = trial.trace(&lines, first_offset, clock::now_ms())?;
         let ways: Vec<Way<'_>> = (0..lines.len() as u32).map(|source| Way::of(source, &trace.stages)).collect();
         let whole = ways.iter().find(|way| way.arrives(self.plan.stages.len()));
@@ -194,7 +188,7 @@ impl Report<'_> {
             screen.paragraph("stored", &text)?;
         }
         let rate = books.records_in as f64 / sending.as_secs_f64().max(1e-9);
-        let took = format!("{} records/s, each on disk before it was acknowledged", human::count(rate as u64));
+        let took = format!("{} records/s, acknowledged when on disk", human::count(rate as u64));
         screen.row("took", &format!("{}: {took}", human::elapsed(*sending)))?;
         let verdict = if balanced { "They balance." } else { "They do NOT balance." };
         screen.line(&format!("  {}", screen.verdict(balanced, verdict)))
@@ -296,10 +290,9 @@ impl<'a> Way<'a> {
                 TraceVerdict::Fail { text, .. } => screen.paragraph(name, &format!("fail: {text}"))?,
                 TraceVerdict::Replace(record) => {
                     let after = record.value.as_deref().unwrap_or_default();
-                    let mut changes = diff::lines(before, after);
-                    let width = COLUMNS - 2 - LABEL;
-                    screen.row(name, &format!("replace, {}", human::counted(changes.len() as u64, "change")))?;
-                    changes.iter_mut().try_for_each(|change| screen.row("", &human::one_line(change, width)))?;
+                    let fields = diff::lines(before, after);
+                    screen.row(name, &format!("replace, {}", human::counted(fields.len() as u64, "field")))?;
+                    fields.iter().try_for_each(|field| screen.row("", field))?;
                 }
                 TraceVerdict::Multiply(_) | TraceVerdict::Route { .. } => screen.row(name, "pass on")?,
             }

@@ -118,7 +118,7 @@ impl<'a> Screen<'a> {
         }
         rows.iter().try_for_each(|row| {
             let text = self.style.text(row);
-            self.line(&text)
+            self.line(text.trim_end())
         })
     }
 }

@@ -57,6 +57,11 @@ impl Setup {
         self.temporary.is_none().then_some(self.data_dir.as_path())
     }
 
+    /// Where the broker keeps what it compiled: it need not be done again in its own process.
+    pub(super) fn plugin_dir(&self) -> PathBuf {
+        self.data_dir.join("plugins")
+    }
+
     /// Ends the broker, and deletes its directory if that was temporary.
     pub(super) async fn stop(self) {
         self.client.close().await;
@@ -82,7 +87,10 @@ impl Setup {
         for (stage, number) in plan.stages.iter().zip(1..) {
             self.deploy_stage(plan, stage).await?;
             let label = if number == 1 { "pipeline" } else { "" };
-            screen.row(label, &format!("{number} {:<16} {}", stage.name.as_str(), stage.purpose))?;
+            screen.row(
+                label,
+                &format!("{number} {:<16}{:<17}{}", stage.name.as_str(), stage.plugin.as_str(), stage.purpose),
+            )?;
             if screen.is_json() {
                 let Stage { name, plugin, config, .. } = stage;
                 let line = json!({
