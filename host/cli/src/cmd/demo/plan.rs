@@ -28,6 +28,12 @@ impl Stage {
         Stage { name: name.parse().expect(valid), plugin: plugin.parse().expect(valid), config, purpose }
     }
 
+    /// Its name, and its plugin's where that is another.
+    pub(super) fn title(&self) -> String {
+        let Stage { name, plugin, .. } = self;
+        if name.as_str() == plugin.as_str() { name.to_string() } else { format!("{name} ({plugin})") }
+    }
+
     /// Whether it hides something of the records it lets through.
     pub(super) fn masks(&self) -> bool {
         self.plugin.as_str() == "mask"

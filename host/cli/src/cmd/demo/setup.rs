@@ -87,10 +87,7 @@ impl Setup {
         for (stage, number) in plan.stages.iter().zip(1..) {
             self.deploy_stage(plan, stage).await?;
             let label = if number == 1 { "pipeline" } else { "" };
-            screen.row(
-                label,
-                &format!("{number} {:<16}{:<17}{}", stage.name.as_str(), stage.plugin.as_str(), stage.purpose),
-            )?;
+            screen.row(label, &format!("{number} {:<27}{}", stage.title(), stage.purpose))?;
             if screen.is_json() {
                 let Stage { name, plugin, config, .. } = stage;
                 let line = json!({
