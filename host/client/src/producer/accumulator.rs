@@ -13,7 +13,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub(super) struct Shared {
     pub(super) work: Notify,
     state: Mutex<State>,
     memory: Semaphore,
+    /// Callers that wait for memory: a batch must not linger while they do.
+    short_of_memory: AtomicUsize,
     answered: Notify,
 }
 
@@ -111,6 +116,22 @@ pub(super) struct Reserved<'a> {
     cost: usize,
 }
 
+/// A caller that waits for memory, counted; given up when it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn begin(count: &AtomicUsize) -> Waiting<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Bytes of a record's key, value and headers.
 pub(super) fn record_bytes(record: &Record) -> usize {
     let len = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
@@ -121,7 +142,14 @@ pub(super) fn record_bytes(record: &Record) -> usize {
 impl Shared {
     pub(super) fn new(config: ProducerConfig) -> Shared {
         let memory = Semaphore::new(config.buffer_bytes.clamp(1, u32::MAX as usize >> 4));
-        Shared { config, work: Notify::new(), state: Mutex::default(), memory, answered: Notify::new() }
+        Shared {
+            config,
+            work: Notify::new(),
+            state: Mutex::default(),
+            memory,
+            short_of_memory: AtomicUsize::new(0),
+            answered: Notify::new(),
+        }
     }
 
     fn cost(&self, bytes: usize) -> usize {
@@ -135,6 +163,8 @@ impl Shared {
         if let Ok(permit) = self.memory.try_acquire_many(cost as u32) {
             return Ok(Reserved { permit, cost });
         }
+        let _waiting = Waiting::begin(&self.short_of_memory);
+        self.close_all();
         let waited = self.config.delivery_timeout;
         match tokio::time::timeout(waited, self.memory.acquire_many(cost as u32)).await {
             Ok(Ok(permit)) => Ok(Reserved { permit, cost }),
@@ -195,7 +225,7 @@ impl Shared {
         open.ticket.cost += reserved.cost;
         reserved.permit.forget();
         let handle = DeliveryHandle::new(Arc::clone(&open.ticket.cell), index);
-        if full(&open.builder, 0) {
+        if full(&open.builder, 0) || self.short_of_memory.load(Ordering::Relaxed) > 0 {
             state.close(part);
             wake = true;
         }
@@ -231,12 +261,7 @@ impl Shared {
     /// Sends what is gathered at once, and waits until everything taken over before the call is answered. The first
     /// failure since the last flush.
     pub(super) async fn flush(&self) -> Result<(), ProduceError> {
-        let target = {
-            let mut state = self.state.lock();
-            state.close_all();
-            state.next_number
-        };
-        self.work.notify_one();
+        let target = self.close_all();
         loop {
             let answered = self.answered.notified();
             tokio::pin!(answered);
@@ -254,12 +279,19 @@ impl Shared {
 
     /// No more records; the sender ends when everything is answered.
     pub(super) fn begin_close(&self) {
-        {
+        self.state.lock().closing = true;
+        self.close_all();
+    }
+
+    /// Closes every open batch. Returns the number of the next one to be opened.
+    fn close_all(&self) -> u64 {
+        let next_number = {
             let mut state = self.state.lock();
-            state.closing = true;
             state.close_all();
-        }
+            state.next_number
+        };
         self.work.notify_one();
+        next_number
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -427,84 +459,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// No batch closes by itself within a test.
-    const LINGER: Duration = Duration::from_secs(3_600);
-
-    fn shared(config: ProducerConfig) -> Shared {
-        let shared = Shared::new(ProducerConfig { linger: LINGER, ..config });
-        let topic = Topic { partitions: 3, max_record_bytes: 1 << 20, sticky: 0 };
-        shared.set_topic("t".parse().unwrap(), topic);
-        shared
-    }
-
-    async fn append(shared: &Shared, record: Record) -> DeliveryHandle {
-        let reserved = shared.reserve(record_bytes(&record)).await.unwrap();
-        shared.append(&"t".parse().unwrap(), None, &record, reserved).unwrap()
-    }
-
-    /// Parts and record counts of the batches closed by now.
-    fn closed(shared: &Shared, now: Instant) -> Vec<(u32, u32)> {
-        let closed = shared.take_closed(now);
-        closed.iter().map(|(part, batch)| (shared.partition(*part).partition, batch.builder.record_count())).collect()
-    }
-
-    #[tokio::test]
-    async fn a_batch_is_closed_by_count_by_size_and_by_age() {
-        let config = ProducerConfig { batch_records: 3, batch_bytes: 1_000, ..ProducerConfig::default() };
-        let shared = shared(config);
-        for _ in 0..4 {
-            drop(append(&shared, Record::new("k", "small", 0)).await);
-        }
-        let part = partition_for_key(b"k", 3);
-        assert_eq!(closed(&shared, clock::now()), [(part, 3)]);
-        drop(append(&shared, Record::new("k", vec![0; 990], 0)).await);
-        assert_eq!(closed(&shared, clock::now()), [(part, 1)]);
-        assert_eq!(closed(&shared, clock::now() + LINGER), [(part, 1)]);
-        assert_eq!(shared.next_linger(), None);
-    }
-
-    #[tokio::test]
-    async fn unkeyed_records_move_on_with_each_batch() {
-        let shared = shared(ProducerConfig { batch_records: 2, ..ProducerConfig::default() });
-        for _ in 0..8 {
-            drop(append(&shared, Record::unkeyed("v", 0)).await);
-        }
-        assert_eq!(closed(&shared, clock::now()), [(0, 2), (1, 2), (2, 2), (0, 2)]);
-    }
-
-    #[tokio::test]
-    async fn a_full_buffer_waits_until_a_batch_is_answered() {
-        let shared = Arc::new(shared(ProducerConfig { buffer_bytes: 100, ..ProducerConfig::default() }));
-        drop(append(&shared, Record::unkeyed(vec![0; 90], 0)).await);
-        let waiting = tokio::spawn({
-            let shared = Arc::clone(&shared);
-            async move { drop(append(&shared, Record::unkeyed(vec![0; 90], 0)).await) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        let (_, batch) = shared.take_closed(clock::now() + LINGER).pop_front().unwrap();
-        shared.answer(&batch.ticket, Err(ProduceError::Fenced));
-        waiting.await.unwrap();
-        assert_eq!(shared.totals().failed, 1);
-    }
-
-    #[tokio::test]
-    async fn a_flush_waits_for_what_came_before_it_and_tells_of_failures_once() {
-        let shared = Arc::new(shared(ProducerConfig::default()));
-        drop(append(&shared, Record::unkeyed("v", 0)).await);
-        let flushing = tokio::spawn({
-            let shared = Arc::clone(&shared);
-            async move { shared.flush().await }
-        });
-        tokio::task::yield_now().await;
-        drop(append(&shared, Record::unkeyed("later", 0)).await);
-        let mut closed = shared.take_closed(clock::now());
-        assert_eq!(closed.len(), 1);
-        shared.answer(&closed.pop_front().unwrap().1.ticket, Err(ProduceError::Fenced));
-        assert!(matches!(flushing.await.unwrap(), Err(ProduceError::Fenced)));
-        assert!(shared.has_work());
-    }
-}
+#[path = "accumulator_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@
 
 mod accumulator;
 mod delivery;
+mod part;
 mod sender;
 mod window;
 

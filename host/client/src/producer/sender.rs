@@ -11,18 +11,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::{
-    BatchProducer, Epoch, ErrorCode, Offset, ProducerId, RecordBatch, TopicPartition, WireError,
+    ErrorCode, Offset, TopicPartition, WireError,
     control::{self, Request, Response},
-    frame::{Ack, Bound, FrameKind, Prefix, ProducerOpen},
+    frame::{Ack, Bound, FrameKind, ProducerOpen},
 };
 
 use super::{
-    accumulator::{BatchTicket, ClosedBatch, Shared},
+    accumulator::{ClosedBatch, Shared},
     delivery::BatchDelivery,
-    window::{OutOfPlace, Refusal, Window},
+    part::{Binding, Identity, Part, Queued},
+    window::{OutOfPlace, Refusal},
 };
 use crate::{
-    clock::{self, Backoff, Instant},
+    clock::{self, Instant},
     error::ProduceError,
     link::Link,
     session::{RequestError, Session},
@@ -44,35 +45,6 @@ pub(super) struct Sender {
     turn: usize,
     /// What the last try ended with, for the text of a timeout.
     last: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    id: ProducerId,
-    epoch: Epoch,
-}
-
-/// One partition; its index is its handle on the stream.
-struct Part {
-    partition: TopicPartition,
-    window: Window<Queued>,
-    binding: Binding,
-    backoff: Backoff,
-    /// When it may be bound or sent again after a refusal.
-    rest_until: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Binding {
-    Unbound,
-    Asked,
-    Bound,
-}
-
-/// An encoded batch that waits for its answer.
-struct Queued {
-    batch: RecordBatch,
-    ticket: BatchTicket,
 }
 
 /// A producer stream that was opened.
@@ -424,71 +396,6 @@ impl Drop for Sender {
     /// Also when the task is cancelled with its runtime: nobody waits for an answer that cannot come.
     fn drop(&mut self) {
         self.stop(&ProduceError::Closed);
-    }
-}
-
-impl Part {
-    fn new(partition: TopicPartition, backoff: Backoff) -> Part {
-        Part { partition, window: Window::default(), binding: Binding::Unbound, backoff, rest_until: None }
-    }
-
-    /// Waits before the next try: as long as the broker says, and ever longer.
-    fn rest(&mut self, error: &WireError) {
-        let asked = Duration::from_millis(error.retry_after_ms.into());
-        self.rest_until = Some(clock::now() + self.backoff.wait().max(asked));
-    }
-
-    /// Queues its next frame, if it may send one.
-    fn queue_next(&mut self, handle: u32, identity: Identity, now: Instant, pending: &mut Vec<Bytes>) {
-        if self.rest_until.is_some_and(|until| until > now) {
-            return;
-        }
-        self.rest_until = None;
-        self.window.resume();
-        match self.binding {
-            Binding::Unbound if !self.window.is_empty() => {
-                let body = control::encode(&self.partition);
-                let prefix = Prefix { handle, ..Prefix::new(FrameKind::Bind, b"", &body) };
-                pending.push(wire::encode(prefix, b"", &body));
-                self.binding = Binding::Asked;
-            }
-            Binding::Bound => {
-                let Some(outgoing) = self.window.next() else { return };
-                let batch = outgoing.batch.stamped(identity.at(outgoing.sequence));
-                let prefix = Prefix { handle, sequence: outgoing.frame, ..Prefix::new(FrameKind::Produce, b"", batch) };
-                pending.push(Bytes::copy_from_slice(&prefix.encode()));
-                pending.push(batch.clone());
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Queued {
-    /// The batch with this producer and sequence, which it mostly has already.
-    fn stamped(&mut self, producer: BatchProducer) -> &Bytes {
-        if self.batch.header().producer() != Some(producer) {
-            self.batch = self.batch.clone().with_producer(producer);
-        }
-        self.batch.bytes()
-    }
-}
-
-impl Identity {
-    fn at(self, base_sequence: protocol::Sequence) -> BatchProducer {
-        BatchProducer { id: self.id, epoch: self.epoch, base_sequence }
-    }
-}
-
-impl Refusal {
-    fn of(error: &WireError) -> Refusal {
-        match error.code {
-            ErrorCode::OutOfOrderSequence => Refusal::OutOfOrder,
-            // The broker is broken in a way it does not know, or does not know what its disk did.
-            ErrorCode::CommitUnknown | ErrorCode::Internal => Refusal::Retry { in_doubt: true },
-            code if code.is_retryable() => Refusal::Retry { in_doubt: false },
-            _ => Refusal::Final,
-        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! Records go in and come out: all codecs, keys, headers, places, push and pull, batches and records.
 
-use crate::common::{TestBroker, create, drain, follow, numbers, place, whole, within};
+use std::time::Duration;
+
 use client::{
     Assignment, Compression, ConsumerConfig, DeliveryMode, Header, NOW, Offset, OffsetSpec, Outcome, ProducerConfig,
     Record, Until,
 };
+use tokio::time::timeout;
+
+use crate::common::{TestBroker, create, drain, follow, numbers, place, whole, within};
 
 const CODECS: [Compression; 5] =
     [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
@@ -196,4 +200,66 @@ async fn a_consumer_that_follows_sees_what_comes_later() {
             assert_eq!(within(consumer.next()).await.unwrap().unwrap().offset, Offset(number));
         }
     }
+}
+
+#[tokio::test]
+async fn waits_that_are_cancelled_lose_nothing() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    let name = create(&client, "t", 1).await;
+    let mut consumer = client.consumer(follow(&name, 1));
+    // So small a buffer that a send waits for the answer to the one before.
+    let producer =
+        client.producer(ProducerConfig { buffer_bytes: 10, linger: Duration::ZERO, ..ProducerConfig::default() });
+    let mut taken_over = 0_u64;
+    while taken_over < 100 {
+        let send = producer.send(&name, Record::unkeyed(format!("{taken_over:010}"), NOW));
+        match timeout(Duration::from_micros(50), send).await {
+            Ok(sent) => {
+                drop(sent.unwrap());
+                taken_over += 1;
+            }
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    let mut read = Vec::new();
+    while read.len() < 100 {
+        if let Ok(record) = timeout(Duration::from_micros(50), consumer.next()).await {
+            read.push(record.unwrap().unwrap());
+        }
+    }
+    assert_eq!(numbers(&read), (0..100).collect::<Vec<_>>());
+    assert_eq!(within(producer.close()).await.unwrap().records_in, 100);
+}
+
+#[tokio::test]
+async fn what_was_handed_over_is_sent_although_the_producer_is_dropped() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    let name = create(&client, "t", 1).await;
+    let mut consumer = client.consumer(follow(&name, 1));
+    let producer = client.producer(ProducerConfig { linger: Duration::from_secs(3_600), ..ProducerConfig::default() });
+    // The connection lives as long as somebody needs it.
+    drop(client);
+    let handle = producer.send(&name, Record::unkeyed("0", NOW)).await.unwrap();
+    drop(producer);
+    assert_eq!(within(handle).await.unwrap().offset(), Offset(0));
+    assert_eq!(within(consumer.next()).await.unwrap().unwrap().offset, Offset(0));
+}
+
+#[tokio::test]
+async fn more_partitions_than_streams_are_read_all_the_same() {
+    const PARTITIONS: u32 = 100;
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    let name = create(&client, "t", PARTITIONS).await;
+    let producer = client.producer(ProducerConfig::default());
+    for partition in 0..PARTITIONS {
+        let record = Record::unkeyed(partition.to_string(), NOW);
+        drop(producer.send_to(&place(&name, partition), record).await.unwrap());
+    }
+    within(producer.flush()).await.unwrap();
+    let mut read = numbers(&drain(client.consumer(whole(&name, PARTITIONS))).await);
+    read.sort_unstable();
+    assert_eq!(read, (0..u64::from(PARTITIONS)).collect::<Vec<_>>());
 }

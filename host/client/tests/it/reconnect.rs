@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use client::{Client, ClientConfig, NOW, OffsetSpec, ProduceError, Producer, ProducerConfig, Record, TopicName};
+
 use crate::{
     common::{TestBroker, create, drain, follow, numbers, place, whole, within},
     network::Network,
 };
-use client::{Client, ClientConfig, NOW, OffsetSpec, ProduceError, Producer, ProducerConfig, Record, TopicName};
 
 const PARTITIONS: u32 = 3;
 

@@ -2,13 +2,14 @@
 
 use std::{net::UdpSocket, sync::Arc};
 
-use crate::common::{TestBroker, create, drain, place, topic, whole, within};
 use client::{
     AdminError, Assignment, Client, ClientConfig, ConnectError, ConsumeError, ConsumerConfig, DeliveryMode,
     DeployTransform, ErrorCode, NOW, Offset, OffsetSpec, OnError, Outcome, Placement, ProduceError, ProducerConfig,
     Record,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::common::{TestBroker, create, drain, place, topic, whole, within};
 
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_named_at_once() {
