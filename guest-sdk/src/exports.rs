@@ -97,7 +97,7 @@ fn is_input<G: Guest>(instance: &Instance<G>, ptr: u32) -> bool {
 /// # fn main() {}
 /// ```
 ///
-/// The kind is one of `filter`, `map`, `filter_map` and `flat_map`; the [crate](crate) shows what function each takes. With
+/// The kind is one of `filter`, `map`, `filter_map` and `flat_map`; the [crate] shows what function each takes. With
 /// `config: TYPE` the function gets a `&TYPE` first: any type that serde deserializes, and checked as it is (prepare what is dear
 /// with `#[serde(try_from = "...")]`). `schema: "..."`, a JSON Schema of it, is what `weir plugin describe` shows.
 ///
