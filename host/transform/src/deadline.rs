@@ -63,16 +63,21 @@ impl Deadline {
     pub(crate) fn check(&mut self) -> Result<(), Expired> {
         let (cpu_now, wall_now) = (clock::thread_cpu(), clock::wall());
         let (cpu_began, wall_began) = *self.began.get_or_insert((cpu_now, wall_now));
-        let limit = Duration::from_millis(self.limit_ms.into());
-        if cpu_now.saturating_sub(cpu_began) >= limit {
-            return Err(Expired::Cpu(self.limit_ms));
-        }
-        let patience = (limit * WALL_FACTOR).max(WALL_LEAST);
-        if wall_now.duration_since(wall_began) >= patience {
-            return Err(Expired::Stalled(patience));
-        }
-        Ok(())
+        judge(self.limit_ms, cpu_now.saturating_sub(cpu_began), wall_now.duration_since(wall_began))
     }
+}
+
+/// Whether a guest that has used so much CPU time in so much wall time may go on.
+fn judge(limit_ms: u32, cpu: Duration, wall: Duration) -> Result<(), Expired> {
+    let limit = Duration::from_millis(limit_ms.into());
+    if cpu >= limit {
+        return Err(Expired::Cpu(limit_ms));
+    }
+    let patience = (limit * WALL_FACTOR).max(WALL_LEAST);
+    if wall >= patience {
+        return Err(Expired::Stalled(patience));
+    }
+    Ok(())
 }
 
 /// The thread that ticks.
@@ -155,4 +160,37 @@ fn sleep_until_needed(shared: &Shared) {
         thread::park_timeout(Duration::from_secs(1));
     }
     shared.asleep.store(false, SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn only_cpu_time_counts_against_the_guest() {
+        assert_eq!(judge(20, 19 * MS, 9_999 * MS), Ok(()));
+        assert_eq!(judge(20, 20 * MS, 20 * MS), Err(Expired::Cpu(20)));
+        assert_eq!(judge(20, 20 * MS, 60_000 * MS), Err(Expired::Cpu(20)));
+    }
+
+    #[test]
+    fn a_stalled_box_is_told_from_a_looping_guest() {
+        assert_eq!(judge(20, MS, 10_000 * MS), Err(Expired::Stalled(WALL_LEAST)));
+        assert_eq!(judge(1_000, 999 * MS, 19_999 * MS), Ok(()));
+        assert_eq!(judge(1_000, 999 * MS, 20_000 * MS), Err(Expired::Stalled(20_000 * MS)));
+    }
+
+    #[test]
+    fn a_call_counts_from_its_own_first_tick() {
+        let mut deadline = Deadline::default();
+        deadline.arm(1);
+        assert_eq!(deadline.check(), Ok(()));
+        let began = clock::thread_cpu();
+        while clock::thread_cpu() - began < MS {}
+        assert_eq!(deadline.check(), Err(Expired::Cpu(1)));
+        deadline.arm(1);
+        assert_eq!(deadline.check(), Ok(()));
+    }
 }

@@ -70,3 +70,48 @@ fn signed(section: &[u8], at: usize) -> Option<(i64, usize)> {
     let value = varint::read_i64(&mut rest)?;
     Some((value, section.len() - rest.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{BatchBuilder, Compression, Offset, Record, records};
+
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_record_are_where_its_view_has_them() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for (key, value) in
+            [(None, None), (Some(vec![7; 70]), None), (None, Some(vec![1; 9_000])), (Some(vec![]), Some(vec![]))]
+        {
+            let (key, value) = (key.map(Into::into), value.map(Into::into));
+            builder.append(&Record { key, value, headers: Vec::new(), timestamp: 1 << 40 }).unwrap();
+        }
+        let section = builder.finish(Offset::ZERO).unwrap().records_section(1 << 20).unwrap();
+        let mut at = 0;
+        for view in records(&section).map(Result::unwrap) {
+            let head = head(&section, at).unwrap();
+            assert_eq!(&section[at..head.end], view.raw);
+            assert_eq!((head.offset_delta, head.timestamp_delta), (view.offset_delta, view.timestamp_delta));
+            let (value_at, value_end) = value(&section, &head).unwrap();
+            assert!(section[value_at..value_end].ends_with(view.value.unwrap_or_default()));
+            assert_eq!(value_end, head.end - 1, "no headers are one byte");
+            assert_eq!(next(&section, at), Some(head.end));
+            at = head.end;
+        }
+        assert_eq!(at, section.len());
+    }
+
+    #[test]
+    fn what_is_cut_off_is_nothing() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append(&Record::new("key", "value", 5)).unwrap();
+        let section = builder.finish(Offset::ZERO).unwrap().records_section(1 << 20).unwrap();
+        for length in 0..section.len() {
+            assert_eq!(next(&section[..length], 0), None);
+            assert_eq!(head(&section[..length], 0), None);
+            assert_eq!(head_of_body(&section, 1, length.min(3)), None);
+        }
+        // A negative length.
+        assert_eq!(next(&[1], 0), None);
+    }
+}

@@ -230,6 +230,10 @@ fn a_guest_that_loops_while_it_starts_is_not_deployed() {
     let error = configured(&in_init).unwrap_err();
     let TransformError::Start(fault) = error else { panic!("{error:?}") };
     assert_eq!(fault.code, HostCode::Deadline);
+
+    let in_start = looping("(func $start (loop (br 0))) (start $start)");
+    let Err(PluginError::Start(fault)) = host.load(&in_start) else { panic!("it was loaded") };
+    assert_eq!(fault.code, HostCode::Deadline);
 }
 
 #[test]
