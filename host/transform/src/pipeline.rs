@@ -11,11 +11,11 @@ use std::sync::Arc;
 use protocol::{BatchError, Offset, PluginHash, RecordBatch, TopicName, TransformName, limits::DECOMPRESSED_BYTES_MAX};
 
 use crate::{
-    PipelineOutput, Transform, Worker, clock,
+    PipelineOutput, Transform, Worker,
     frame::{Frame, Sources},
     reframe::{Failure, Reframed, Unreadable},
     settle::{self, Closed, Ledger, Pause},
-    stage::{self, Batch, Outcome, StageError},
+    stage::{self, Batch, Outcome, Ran, StageError},
 };
 
 /// The ordered transforms of a topic. A clone shares them.
@@ -70,11 +70,10 @@ pub enum PipelineError {
 }
 
 /// A stage that has just run, for whoever watches.
-pub(crate) struct Ran<'a> {
+pub(crate) struct Watched<'a> {
     pub(crate) transform: &'a Transform,
     pub(crate) before: &'a Frame,
-    pub(crate) outcome: &'a Outcome,
-    pub(crate) ns: u64,
+    pub(crate) ran: &'a Ran,
 }
 
 impl Pipeline {
@@ -109,7 +108,7 @@ impl Pipeline {
         &self,
         worker: &mut Worker,
         input: &PipelineInput<'_>,
-        mut watch: impl FnMut(Ran<'_>),
+        mut watch: impl FnMut(Watched<'_>),
     ) -> Result<PipelineOutput, PipelineError> {
         let (batch, header) = (input.batch, input.batch.header());
         let mut ledger = Ledger::new(header.record_count);
@@ -132,11 +131,9 @@ impl Pipeline {
             if frame.record_count == 0 {
                 break;
             }
-            let began = clock::wall();
-            let ran = stage::run(worker, transform, &context, &frame);
-            let outcome = ran.map_err(|error| of_stage(transform, error))?;
-            watch(Ran { transform, before: &frame, outcome: &outcome, ns: clock::ns_since(began) });
-            if let Outcome::Changed(reframed) = outcome {
+            let ran = stage::run(worker, transform, &context, &frame).map_err(|error| of_stage(transform, error))?;
+            watch(Watched { transform, before: &frame, ran: &ran });
+            if let Outcome::Changed(reframed) = ran.outcome {
                 frame = next_frame(&mut ledger, transform, frame, reframed)?;
                 changed_by = Some(transform);
             }

@@ -43,6 +43,14 @@ pub(crate) enum Outcome {
     Changed(Reframed),
 }
 
+/// A stage that ran.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) outcome: Outcome,
+    /// Wall time, framing included.
+    pub(crate) ns: u64,
+}
+
 /// Why a stage could not do its work; no record is to blame.
 #[derive(Debug, Clone)]
 pub(crate) enum StageError {
@@ -64,7 +72,7 @@ pub(crate) fn run(
     transform: &Arc<Transform>,
     batch: &Batch<'_>,
     frame: &Frame,
-) -> Result<Outcome, StageError> {
+) -> Result<Ran, StageError> {
     let began = clock::wall();
     let mut traps = 0;
     let outcome = Stage { worker, transform, batch, frame, traps: &mut traps }.run()?;
@@ -74,7 +82,7 @@ pub(crate) fn run(
     };
     (stats.traps, stats.ns) = (traps, clock::ns_since(began));
     transform.counters().add(&stats);
-    Ok(outcome)
+    Ok(Ran { outcome, ns: stats.ns })
 }
 
 fn unchanged(record_count: u32) -> TransformStats {

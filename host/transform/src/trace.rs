@@ -5,7 +5,7 @@
 use protocol::{BatchHeader, Record, RecordView, TopicName, TransformName, records};
 
 use crate::{
-    Pipeline, PipelineError, PipelineInput, PipelineOutput, Worker, frame::Frame, pipeline::Ran, reframe::Reframed,
+    Pipeline, PipelineError, PipelineInput, PipelineOutput, Worker, frame::Frame, pipeline::Watched, reframe::Reframed,
     stage::Outcome,
 };
 
@@ -75,25 +75,25 @@ impl Pipeline {
     pub fn trace(&self, worker: &mut Worker, input: &PipelineInput<'_>) -> Result<Trace, PipelineError> {
         let header = input.batch.header();
         let mut stages = Vec::new();
-        let output = self.run_watched(worker, input, |ran| stages.push(stage_trace(header, &ran)))?;
+        let output = self.run_watched(worker, input, |watched| stages.push(stage_trace(header, &watched)))?;
         Ok(Trace { stages, output })
     }
 }
 
-fn stage_trace(header: &BatchHeader, ran: &Ran<'_>) -> StageTrace {
-    let inputs = (0..).zip(views(&ran.before.section)).map(|(index, view)| {
-        let verdict = match ran.outcome {
+fn stage_trace(header: &BatchHeader, watched: &Watched<'_>) -> StageTrace {
+    let inputs = (0..).zip(views(&watched.before.section)).map(|(index, view)| {
+        let verdict = match &watched.ran.outcome {
             Outcome::Unchanged => TraceVerdict::Keep,
             Outcome::Changed(_) => TraceVerdict::Drop,
         };
-        TracedRecord { source: source(ran.before, index), record: view.to_record(header), verdict }
+        TracedRecord { source: source(watched.before, index), record: view.to_record(header), verdict }
     });
     let mut traced: Vec<_> = inputs.collect();
-    if let Outcome::Changed(reframed) = ran.outcome {
-        let targets = &ran.transform.spec().targets;
+    if let Outcome::Changed(reframed) = &watched.ran.outcome {
+        let targets = &watched.transform.spec().targets;
         read_verdicts(header, reframed, targets, &mut traced);
     }
-    StageTrace { transform: ran.transform.spec().name.clone(), records: traced, ns: ran.ns }
+    StageTrace { transform: watched.transform.spec().name.clone(), records: traced, ns: watched.ran.ns }
 }
 
 fn source(frame: &Frame, index: u32) -> u32 {

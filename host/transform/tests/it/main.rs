@@ -5,6 +5,7 @@ mod determinism;
 mod hostile;
 mod model;
 mod outputs;
+mod real;
 mod refused;
 mod traced;
 
