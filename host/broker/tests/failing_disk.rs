@@ -76,8 +76,8 @@ impl StoreFile for FailingFile {
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.file.allocate(offset, bytes)
     }
-    fn release_from(&self, offset: u64) -> io::Result<()> {
-        self.file.release_from(offset)
+    fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.file.release(offset, bytes)
     }
 }
 
