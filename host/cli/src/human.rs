@@ -174,7 +174,12 @@ pub(crate) fn count(number: u64) -> String {
 
 /// `count` with its noun: `1 record`, `2 records`.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+    let ending = match number {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{ending}", count(number))
 }
 
 /// `1572864` as `1.5 MiB`.
@@ -201,6 +206,18 @@ pub(crate) fn duration_ms(ms: u64) -> String {
     }
     let unit = UNITS.iter().find(|(unit, _)| ms.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
+}
+
+/// How long something has been running, in its two largest units: `3d 4h`, `5m 12s`.
+pub(crate) fn uptime(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
 }
 
 /// A measured time with three digits: `12.3 ms`, `1.24 s`.
@@ -244,6 +261,9 @@ mod tests {
             assert_eq!(parse_duration_ms(&duration_ms(ms)).unwrap(), ms);
         }
         assert_eq!(parse_duration_ms("1h30m").unwrap(), 5_400_000);
+        for (ms, text) in [(999, "0s"), (312_000, "5m 12s"), (7_500_000, "2h 5m"), (273_600_000, "3d 4h")] {
+            assert_eq!(uptime(ms), text);
+        }
         for bad in ["", "7", "d", "7x", "-7d", "7d3", "99999999999999999999d", "9999999999999w"] {
             assert!(parse_duration_ms(bad).is_err(), "{bad:?} passed");
         }
@@ -299,7 +319,7 @@ mod tests {
         assert_eq!(one_line("äöüß", 3), "äö…");
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(counted(1, "record"), "1 record");
+        assert_eq!((counted(1, "record"), counted(0, "batch")), ("1 record".to_owned(), "0 batches".to_owned()));
         assert_eq!(nanos(12.4), "12 ns");
         assert_eq!(nanos(1_240_000_000.0), "1.24 s");
     }

@@ -151,7 +151,7 @@ impl Summary {
         format!(
             "\n{} in {}: {}\n{} in all, {} a record{}",
             human::counted(self.records_in, "record"),
-            if self.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", human::count(self.batches)) },
+            human::counted(self.batches, "batch"),
             said.join(", "),
             human::nanos(self.ns as f64),
             human::nanos(self.ns_per_record as f64),

@@ -101,6 +101,9 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> anyhow::Result<Exi
     // Before anything is read: an unknown topic is said at once, not after the first line that is typed.
     let topic = client.admin().topic(&args.topic).await?;
     check_partition(&args, topic.partitions.len())?;
+    if types(&args) {
+        context.out.say("each line you type is a record; Ctrl-D ends");
+    }
     let (summary, failure) = produce(&args, input, &client, context).await?;
     context.out.item(&summary, text)?;
     context.out.flush()?;
@@ -295,10 +298,14 @@ fn list_rejects(collected: &Collected, context: &mut Context) -> anyhow::Result<
     Ok(())
 }
 
+/// Whether the lines are typed.
+fn types(args: &Args) -> bool {
+    args.file.is_none() && io::stdin().is_terminal()
+}
+
 /// A spinner where a person waits for a file or a pipe; nothing where they type themselves.
 fn progress(args: &Args, context: &Context) -> ProgressBar {
-    let typing = args.file.is_none() && io::stdin().is_terminal();
-    if typing || context.out.is_json() || !context.out.talks_to_a_person() {
+    if types(args) || context.out.is_json() || !context.out.talks_to_a_person() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("  {spinner} {human_pos} records sent, {per_sec}");

@@ -80,7 +80,7 @@ pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Server> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(super) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -89,18 +89,18 @@ struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    fn listen() -> io::Result<Signals> {
+    pub(super) fn listen() -> io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     #[cfg(not(unix))]
-    fn listen() -> io::Result<Signals> {
+    pub(super) fn listen() -> io::Result<Signals> {
         Ok(Signals {})
     }
 
     #[cfg(unix)]
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -108,7 +108,7 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         // Without a console there is no signal to wait for: the broker runs until it is ended.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

@@ -19,7 +19,7 @@ pub(crate) async fn run(_: &Args, context: &mut Context) -> anyhow::Result<Exit>
              commits      {}\ntopics       {} with {}\nconnections  {}",
             status.broker,
             status.store_id,
-            human::elapsed(std::time::Duration::from_millis(status.uptime_ms)),
+            human::uptime(status.uptime_ms),
             human::bytes(status.disk_bytes),
             human::counted(status.segments, "segment"),
             human::count(status.commit_sequence),

@@ -190,7 +190,7 @@ fn text(view: &TransformView) -> String {
         human::count(stats.failed),
         human::count(stats.records_out),
         human::count(stats.ns_per_record),
-        human::counted(stats.batches, "batch").replace("batchs", "batches"),
+        human::counted(stats.batches, "batch"),
         human::counted(stats.traps, "trap"),
     )
 }

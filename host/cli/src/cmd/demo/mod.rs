@@ -20,7 +20,7 @@ mod source;
 use std::path::PathBuf;
 
 use self::{plan::Plan, screen::Screen, setup::Setup, source::Origin};
-use super::Context;
+use super::{Context, serve::Signals};
 use crate::exit::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        done = Box::pin(run_to_end(args, context)) => done,
+        // What was begun is dropped, and a temporary directory with it.
+        () = signals.next() => Err(Failure::new(Exit::Failed, "the demo was interrupted", "").into()),
+    }
+}
+
+async fn run_to_end(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let (origin, plan) = match &args.file {
         Some(file) => (Origin::File(file.clone()), Plan::access_log()),
         None => (Origin::Seed { seed: args.seed, records: args.records }, Plan::events()),

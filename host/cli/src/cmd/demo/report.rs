@@ -91,6 +91,13 @@ impl Report<'_> {
         screen.row("sent", &line)?;
         way.tell(screen)?;
         let offset = first_offset.plus(way.source.into());
+        if screen.is_json() {
+            let line = json!({
+                "step": "followed", "line": way.source + 1, "offset": offset.0, "value": line,
+                "stages": way.to_json(), "stored": way.outcome().map(value::show),
+            });
+            screen.out().json_line(&line)?;
+        }
         self.tell_arrival(way, offset, screen)
     }
 
@@ -269,6 +276,23 @@ impl<'a> Way<'a> {
     /// Whether it passed all stages.
     fn arrives(&self, stages: usize) -> bool {
         self.stations.len() == stages && self.outcome().is_some()
+    }
+
+    /// What each stage said.
+    fn to_json(&self) -> Vec<serde_json::Value> {
+        let station = |(name, station): &(&str, &TracedRecord)| match &station.verdict {
+            TraceVerdict::Keep => json!({ "transform": name, "verdict": "keep" }),
+            TraceVerdict::Drop => json!({ "transform": name, "verdict": "drop" }),
+            TraceVerdict::Fail { code, text } => {
+                json!({ "transform": name, "verdict": "fail", "code": code, "text": text })
+            }
+            TraceVerdict::Replace(record) => {
+                let value = record.value.as_deref().map(value::show);
+                json!({ "transform": name, "verdict": "replace", "value": value })
+            }
+            TraceVerdict::Multiply(_) | TraceVerdict::Route { .. } => json!({ "transform": name, "verdict": "pass" }),
+        };
+        self.stations.iter().map(station).collect()
     }
 
     /// The value at the end, if it got there.
