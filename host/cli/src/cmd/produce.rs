@@ -42,6 +42,9 @@ const CHUNKS_AHEAD: usize = 8;
 /// Records that were sent and not answered: what a producer's window holds of records of 100 B, and more.
 const UNANSWERED_MAX: usize = 128 << 10;
 
+/// Records from which on the summary tells a rate.
+const RECORDS_FOR_A_RATE: u64 = 1_000;
+
 /// Rejected records that are listed one by one; the rest is counted.
 const REJECTS_LISTED_MAX: usize = 1_000;
 
@@ -334,8 +337,10 @@ fn text(summary: &Summary) -> String {
     if summary.failed > 0 {
         text += &format!("; {} without an answer", human::counted(summary.failed, "record"));
     }
+    // A rate out of a handful of records would say more about the start than about the broker.
+    let ms = if records_in < RECORDS_FOR_A_RATE { 0 } else { summary.elapsed_ms };
     let rate = (records_in * 1_000)
-        .checked_div(summary.elapsed_ms)
+        .checked_div(ms)
         .map_or_else(String::new, |rate| format!(", {} records/s", human::count(rate)));
     format!("{text} ({}{rate})", human::elapsed(Duration::from_millis(summary.elapsed_ms)))
 }

@@ -4,16 +4,10 @@
 //!
 //! Start at [`run`].
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use client::{Client, Offset, Producer, ProducerConfig, Record, TopicName};
-use protocol::Books;
+use protocol::{Books, TransformDescription};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -48,10 +42,11 @@ pub(super) struct Flowed {
 
 /// Records on their way, and those that came back.
 struct Flow {
+    client: Client,
+    topic: TopicName,
     total: u64,
     has_mask: bool,
     producer: Producer,
-    sent: Arc<AtomicU64>,
     sending: JoinHandle<anyhow::Result<Sent>>,
     stored: Reading,
     dead_letters: Reading,
@@ -75,13 +70,13 @@ pub(super) async fn run(
     let stored = Reading::start(client, &plan.topic, plan.tell_by).await?;
     let dead_letters = Reading::start(client, &dead_letter_topic, plan.tell_by).await?;
     let producer = client.producer(ProducerConfig::default());
-    let sent = Arc::new(AtomicU64::new(0));
-    let sending = send(origin.open()?, producer.clone(), plan.topic.clone(), Arc::clone(&sent));
+    let sending = send(origin.open()?, producer.clone(), plan.topic.clone());
     let flow = Flow {
+        client: client.clone(),
+        topic: plan.topic.clone(),
         total,
         has_mask: plan.stages.iter().any(super::plan::Stage::masks),
         producer,
-        sent,
         watch: Stopwatch::start(),
         sending: tokio::spawn(sending),
         stored,
@@ -91,14 +86,13 @@ pub(super) async fn run(
 }
 
 /// Sends every line as a record and waits until all are acknowledged.
-async fn send(mut source: Source, producer: Producer, topic: TopicName, sent: Arc<AtomicU64>) -> anyhow::Result<Sent> {
+async fn send(mut source: Source, producer: Producer, topic: TopicName) -> anyhow::Result<Sent> {
     let watch = Stopwatch::start();
     let (mut line, mut first) = (Vec::new(), None);
     while source.next(&mut line)? {
         let record = Record::unkeyed(line.clone(), clock::now_ms());
         let delivery = producer.send(&topic, record).await?;
         first.get_or_insert(delivery);
-        sent.fetch_add(1, Ordering::Relaxed);
     }
     producer.flush().await?;
     let elapsed = watch.elapsed();
@@ -118,8 +112,11 @@ impl Flow {
             tokio::time::sleep(LOOK_EVERY).await;
             self.stored.check().await?;
             self.dead_letters.check().await?;
-            screen.live(&self.rows());
-            plain.tell(self.sent.load(Ordering::Relaxed), self.total, screen)?;
+            if screen.shows_live() {
+                let rows: Vec<Row> = self.rows().into_iter().chain(self.stage_rows().await?).collect();
+                screen.live(&rows);
+            }
+            plain.tell(self.producer.books().records_in, self.total, screen)?;
             let now = self.progress();
             in_vain = if now == seen { in_vain + 1 } else { 0 };
             seen = now;
@@ -149,30 +146,40 @@ impl Flow {
     /// Grows as long as anything happens.
     fn progress(&self) -> u64 {
         let books = self.producer.books();
-        self.sent.load(Ordering::Relaxed) + books.records_in + self.stored.count() + self.dead_letters.count()
+        books.records_in + self.stored.count() + self.dead_letters.count()
     }
 
     fn rows(&self) -> Vec<Row> {
         let books = self.producer.books();
-        let sent = self.sent.load(Ordering::Relaxed);
         let rate = books.records_in as f64 / self.watch.elapsed().as_secs_f64().max(0.001);
         let rate = if self.sending.is_finished() { String::new() } else { format!("{}/s", human::count(rate as u64)) };
-        let row = |label, count, of| Row { label, count, of, note: String::new() };
+        let row =
+            |label: &str, count| Row { label: label.to_owned(), count, of: books.records_in, note: String::new() };
         let mut rows = vec![
-            Row { label: "sent", count: sent, of: self.total, note: rate },
-            row("dropped", books.dropped, sent),
-            row("dead-lettered", books.dead_lettered, sent),
-            row("stored", books.stored, sent),
+            Row { of: self.total, note: rate, ..row("in", books.records_in) },
+            row("dropped", books.dropped),
+            row("dead-lettered", books.dead_lettered),
+            row("stored", books.stored),
         ];
-        if books.rejected > 0 {
-            rows.push(row("rejected", books.rejected, sent));
-        }
         if self.has_mask {
             // The mask is on every record's way that is stored.
-            rows.push(row("masked", books.stored, sent));
+            rows.push(row("masked", books.stored));
         }
-        rows.push(row("read back", self.stored.count(), sent));
+        rows.push(row("read back", self.stored.count()));
         rows
+    }
+
+    /// What each transform has seen, and what it takes for a record.
+    async fn stage_rows(&self) -> anyhow::Result<Vec<Row>> {
+        let records_in = self.producer.books().records_in;
+        let transforms = self.client.admin().transforms(Some(&self.topic)).await?;
+        let row = |transform: &TransformDescription| {
+            let stats = transform.stats;
+            let note = stats.ns.checked_div(stats.records_in).map(|ns| format!("{} ns", human::count(ns)));
+            let label = transform.spec.name.to_string();
+            Row { label, count: stats.records_in, of: records_in.max(stats.records_in), note: note.unwrap_or_default() }
+        };
+        Ok(transforms.iter().map(row).collect())
     }
 }
 
@@ -183,11 +190,11 @@ struct Plain {
 }
 
 impl Plain {
-    fn tell(&mut self, sent: u64, total: u64, screen: &mut Screen<'_>) -> anyhow::Result<()> {
-        let quarters = (sent * 4).checked_div(total).unwrap_or(0);
-        if quarters > self.quarters && !screen.is_live() {
+    fn tell(&mut self, records_in: u64, total: u64, screen: &mut Screen<'_>) -> anyhow::Result<()> {
+        let quarters = (records_in * 4).checked_div(total).unwrap_or(0);
+        if quarters > self.quarters && !screen.shows_live() {
             self.quarters = quarters;
-            let text = format!("  {} of {} sent", human::count(sent), human::count(total));
+            let text = format!("  {} of {} in", human::count(records_in), human::count(total));
             screen.line(&text)?;
         }
         Ok(())

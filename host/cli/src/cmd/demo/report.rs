@@ -217,11 +217,11 @@ impl Report<'_> {
             Some(dir) => shell_word(&dir.display().to_string()),
             None => {
                 screen.line("  This run's data is deleted now. To keep it, run the demo again so:")?;
-                let file = match self.origin {
-                    Origin::File(path) => format!(" --file {}", shell_word(&path.display().to_string())),
-                    Origin::Seed { .. } => String::new(),
+                let origin = match self.origin {
+                    Origin::File(path) => format!("--file {}", shell_word(&path.display().to_string())),
+                    Origin::Seed { seed, records } => format!("--records {records} --seed {seed}"),
                 };
-                screen.line(&format!("    {weir} demo --data-dir ./weir-data{file}"))?;
+                screen.line(&format!("    {weir} demo --data-dir ./weir-data {origin}"))?;
                 "./weir-data".to_owned()
             }
         };

@@ -29,7 +29,7 @@ pub(super) struct Screen<'a> {
 /// One line of the panel.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    pub(super) label: &'static str,
+    pub(super) label: String,
     pub(super) count: u64,
     /// What the bar's full length stands for.
     pub(super) of: u64,
@@ -58,8 +58,8 @@ impl<'a> Screen<'a> {
     }
 
     /// Whether rows are redrawn in place.
-    pub(super) fn is_live(&self) -> bool {
-        self.live.is_some()
+    pub(super) fn shows_live(&self) -> bool {
+        !self.is_json() && io::stdout().is_terminal()
     }
 
     /// A heading, with air above it.
@@ -99,9 +99,6 @@ impl<'a> Screen<'a> {
 
     /// Shows the rows as they are now: redrawn on a terminal, silent elsewhere.
     pub(super) fn live(&mut self, rows: &[Row]) {
-        if self.is_json() || !io::stdout().is_terminal() {
-            return;
-        }
         let live = self.live.get_or_insert_with(|| Live::new(rows.len()));
         for (bar, row) in live.rows.iter().zip(rows) {
             bar.set_message(self.style.text(row));
@@ -216,7 +213,7 @@ mod tests {
     fn every_row_fits_the_screen() {
         let style = Style { colour: false };
         for (count, of) in [(0, 0), (0, 10), (1, 1_000_000_000), (9_779, 10_000), (999_999_999, 999_999_999)] {
-            let row = Row { label: "dead-lettered", count, of, note: "999,999/s".to_owned() };
+            let row = Row { label: "dead-lettered".to_owned(), count, of, note: "999,999/s".to_owned() };
             let text = style.text(&row);
             assert!(text.chars().count() <= COLUMNS, "{} columns: {text}", text.chars().count());
         }

@@ -85,9 +85,9 @@ impl Setup {
         let dead_letters = plan.dead_letter_topic();
         screen.row("topic", &format!("`{}`; what fails goes to `{dead_letters}`", plan.topic))?;
         for (stage, number) in plan.stages.iter().zip(1..) {
-            self.deploy_stage(plan, stage).await?;
             let label = if number == 1 { "pipeline" } else { "" };
             screen.row(label, &format!("{number} {:<27}{}", stage.title(), stage.purpose))?;
+            self.deploy_stage(plan, stage).await?;
             if screen.is_json() {
                 let Stage { name, plugin, config, .. } = stage;
                 let line = json!({
