@@ -1,8 +1,8 @@
 //! A topic's transforms, one after the other, on one batch.
 //!
 //! Owns the order of things: read the records once, hand them from stage to stage with each record's source, encode
-//! once at the end, and not at all when nothing changed. Each stage's work is [`stage`](crate::stage)'s, the books are
-//! [`settle`](crate::settle)'s.
+//! once at the end, and not at all when nothing changed. Each stage's work is [`stage`]'s, the books are
+//! [`settle`]'s.
 //!
 //! Start at [`Pipeline::run`].
 
