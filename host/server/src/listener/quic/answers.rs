@@ -3,7 +3,7 @@
 //! Owns the queues of what is unanswered. Answers that are done together leave in one write. A client that does not read
 //! its answers stops being served after a bounded number of them, and loses the stream after a time.
 //!
-//! Start at [`write`].
+//! Start at [`write()`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
