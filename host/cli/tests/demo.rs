@@ -71,7 +71,9 @@ fn what_is_shown_fits_the_screen_and_says_it_all() {
 #[test]
 fn the_same_seed_gives_the_same_books() {
     let place = Place::new();
-    let run = |seed: &str| place.ok(&["demo", "--records", "3000", "--seed", seed, "--json"]).summary();
+    // One directory for all, so that the plugins are compiled once; each run tells its own books.
+    let run =
+        |seed: &str| place.ok(&["demo", "--records", "3000", "--seed", seed, "--data-dir", "kept", "--json"]).summary();
     let (one, again, other) = (run("7"), run("7"), run("8"));
     for key in ["records_in", "kept", "dropped", "dead_lettered", "stored_by_kind"] {
         assert_eq!(one[key], again[key]);
@@ -91,8 +93,6 @@ fn a_kept_directory_serves_on_and_takes_the_demo_again() {
     let _broker = place.serve_with(&["--quic", "127.0.0.1:0", "--data-dir", "kept"]);
     let stored = place.ok(&["consume", "requests", "--until-end", "--data-dir", "kept"]);
     assert_eq!(stored.lines().len(), 8);
-    let masked = place.ok(&["demo", "--records", "500", "--data-dir", "other", "--json"]);
-    assert_eq!(masked.summary()["balanced"], true);
 }
 
 #[test]
