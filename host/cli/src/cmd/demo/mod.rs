@@ -34,7 +34,7 @@ use crate::exit::{Exit, Failure};
 Ends with 0 when the books balance: in = kept + dropped + dead-lettered + rejected.")]
 pub(crate) struct Args {
     /// How many events to generate
-    #[arg(long, value_name = "N", default_value_t = 500_000, conflicts_with = "file")]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, conflicts_with = "file")]
     records: u64,
     /// What the events are made of: the same seed gives the same events
     #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "file")]
