@@ -29,6 +29,18 @@ impl TestBroker {
         self.server.take().expect("it runs").shutdown().await;
     }
 
+    /// Forgets everything but who it is.
+    pub(crate) fn lose_data(&self) {
+        assert!(self.server.is_none(), "it is stopped");
+        for entry in self.dir.path().read_dir().unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true if entry.file_name() == "identity" => {}
+                true => std::fs::remove_dir_all(entry.path()).unwrap(),
+                false => std::fs::remove_file(entry.path()).unwrap(),
+            }
+        }
+    }
+
     /// Starts again, on the same port and data.
     pub(crate) async fn start_again(&mut self) {
         self.server = Some(start(self.dir.path(), self.address).await);

@@ -125,6 +125,22 @@ async fn a_broker_that_vanishes_without_a_word_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_broker_that_lost_its_data_is_written_to_under_a_new_identity() {
+    let mut broker = TestBroker::start().await;
+    let client = broker.client().await;
+    let name = create(&client, "t", PARTITIONS).await;
+    let producer = client.producer(small_batches());
+    send(&producer, &name, 0..100).await;
+    broker.stop().await;
+    broker.lose_data();
+    broker.start_again().await;
+    create(&client, "t", PARTITIONS).await;
+    // Their sequences follow those of batches the broker knows nothing of.
+    send(&producer, &name, 0..100).await;
+    check(&client, &name, 100).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_delivered_in_time_is_told() {
     let mut broker = TestBroker::start().await;
     let client = broker.client().await;
