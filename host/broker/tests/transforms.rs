@@ -145,7 +145,9 @@ async fn a_paused_partition_goes_on_when_its_transform_is_replaced() {
     first.await.unwrap();
     let error = failed.await.unwrap_err();
     assert_eq!(WireError::from(&error).code, ErrorCode::TransformPaused);
-    assert!(behind.await.unwrap_err().is_retriable());
+    // Whether the one before had failed already when it came is a matter of time; it is not stored in either case.
+    let behind = behind.await.unwrap_err();
+    assert!(behind.is_retriable() || matches!(behind, ProduceError::Paused { .. }), "{behind}");
     let still = clicks.produce(produced(&["f1"], 1, 0, 1)).await.unwrap_err();
     assert!(matches!(still, ProduceError::Paused { .. }));
     let stored = clicks.produce(produced(&["k0"], 1, 0, 0)).await.unwrap();
