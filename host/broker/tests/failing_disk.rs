@@ -14,7 +14,7 @@ use std::{
 use broker::{Broker, BrokerOptions, ProduceError, StoreOptions, TopicError};
 use common::{LONG, VERDICTS, batch, deploy, open, partition, produced, topic, topic_name, upload, values};
 use protocol::{ErrorCode, Offset, WireError, control::DeployTransform};
-use storage::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, StoreFile};
+use storage::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};
 use tokio::time::timeout;
 
 /// The host's file system, until `fails` is set: then nothing can be synced any more.
@@ -48,6 +48,12 @@ impl FileSystem for Failing {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         HostFileSystem.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        HostFileSystem.link(from, to)
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        HostFileSystem.space(dir)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         HostFileSystem.sync_dir(dir)

@@ -44,11 +44,31 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever the system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name on the same file system, atomically: both then name the same bytes, until one is
+    /// unlinked.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or whatever else the system says; file systems without links refuse.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// How large the file system of a directory is, and what is left of it.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
     /// Makes creations, renames and removals in a directory durable.
     ///
     /// # Errors
     /// Whatever the system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The room of a file system, whoever takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// What a process without privileges may still take, in bytes.
+    pub available_bytes: u64,
 }
 
 /// Held as long as the directory is taken.
@@ -173,6 +193,18 @@ impl FileSystem for HostFileSystem {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(Space {
+            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        })
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
@@ -272,5 +304,32 @@ mod blocks {
 
     pub(super) fn release(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_names_the_same_bytes_after_the_first_name_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        HostFileSystem.open(&first, OpenMode::New).unwrap().write_at(0, b"record").unwrap();
+        HostFileSystem.link(&first, &second).unwrap();
+        assert_eq!(HostFileSystem.link(&first, &second).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        HostFileSystem.remove(&first).unwrap();
+        let mut read = [0; 6];
+        HostFileSystem.open(&second, OpenMode::ReadOnly).unwrap().read_at(0, &mut read).unwrap();
+        assert_eq!(&read, b"record");
+    }
+
+    #[test]
+    fn what_is_available_is_part_of_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let Space { total_bytes, available_bytes } = HostFileSystem.space(dir.path()).unwrap();
+        assert!(total_bytes > 0 && available_bytes <= total_bytes, "{available_bytes} of {total_bytes}");
+        let error = HostFileSystem.space(&dir.path().join("missing")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

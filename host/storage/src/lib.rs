@@ -46,7 +46,7 @@ mod tail;
 
 pub use clock::{Clock, HostClock};
 pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
-pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, StoreFile};
+pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};
 pub use read::{ReadError, ReadOutcome};
 pub use retention::{RetentionError, RetentionReport};
 pub use store::{CloseError, CommitDone, OpenError, PartitionPlace, Store, StoreId, StoreOptions, StoreStats};

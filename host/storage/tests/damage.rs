@@ -15,7 +15,8 @@ use std::{
 use common::*;
 use protocol::Offset;
 use storage::{
-    CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Store, StoreFile, StoreOptions,
+    CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Space, Store, StoreFile,
+    StoreOptions,
 };
 
 /// Nothing in memory, so that every read is from disk.
@@ -103,6 +104,12 @@ impl FileSystem for FailingDisk {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         HostFileSystem.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        HostFileSystem.link(from, to)
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        HostFileSystem.space(dir)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         HostFileSystem.sync_dir(dir)
