@@ -59,7 +59,7 @@ fn run_case(case: &Case, dir: &Path) -> anyhow::Result<()> {
     let mut raw = File::create_new(dir.join("raw"))?;
     let options = StoreOptions { group_bytes_max: case.group_bytes, ..StoreOptions::default() };
     let store = Store::open(&dir.join("store"), options)?;
-    let retention = Retention { age_ms: None, bytes: None };
+    let retention = Retention::FOREVER;
     let created = (0..case.partitions).map(|id| PartitionChange::Create { id: PartitionId(id), retention });
     store.commit(Commit { partitions: created.collect(), ..Commit::default() })?;
     let mut batches = Batches::new(case);

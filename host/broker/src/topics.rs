@@ -212,6 +212,10 @@ fn difference(row: &TopicRow, partitions: u32, config: &TopicConfig) -> Option<S
     if found != partitions {
         return Some(format!("{found} partitions, not {partitions}"));
     }
+    let (found, asked) = (row.config.retention.policy, config.retention.policy);
+    if found != asked {
+        return Some(format!("cleanup policy `{found}`, not `{asked}`"));
+    }
     if row.config.retention != config.retention {
         return Some("another retention".to_owned());
     }

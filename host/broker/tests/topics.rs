@@ -5,7 +5,7 @@ mod common;
 use broker::{Broker, BrokerOptions, FetchError, ProduceError, StoreOptions, TopicError};
 use common::{LONG, batch, create, open, partition, produced, topic, topic_name, values};
 use protocol::{
-    ErrorCode, Offset, Retention, TopicPartition, WireError,
+    CleanupPolicy, ErrorCode, Offset, Retention, TopicPartition, WireError,
     control::{AlterTopic, OffsetSpec},
 };
 
@@ -33,7 +33,7 @@ async fn a_restart_keeps_topics_and_settings() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(dir.path());
     topic(&broker, "orders", 2).await;
-    let retention = Retention { age_ms: None, bytes: Some(1 << 30) };
+    let retention = Retention { bytes: Some(1 << 30), policy: CleanupPolicy::CompactAndDelete, ..Retention::FOREVER };
     let altered = AlterTopic {
         retention: Some(retention),
         partitions: Some(3),
@@ -145,7 +145,7 @@ async fn expired_records_go_by_themselves() {
     let options = BrokerOptions { store, retention_interval_ms: 20, ..BrokerOptions::new(dir.path()) };
     let broker = Broker::open(options).unwrap();
     let mut create = create("orders", 1);
-    create.config.retention = Retention { age_ms: Some(1), bytes: None };
+    create.config.retention = Retention { age_ms: Some(1), ..Retention::FOREVER };
     broker.create_topic(create).await.unwrap();
     let partition = partition(&broker, "orders", 0);
     let old = vec![b'x'; 200 << 10];

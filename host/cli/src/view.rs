@@ -14,8 +14,13 @@ use serde_json::{Value, json};
 pub(crate) struct TopicView {
     pub(crate) topic: String,
     pub(crate) partitions: Vec<PartitionView>,
+    /// The next four fields, as the noun that knows what applies.
+    #[serde(skip)]
+    pub(crate) retention: Retention,
     pub(crate) retention_age_ms: Option<u64>,
     pub(crate) retention_bytes: Option<u64>,
+    pub(crate) cleanup_policy: &'static str,
+    pub(crate) delete_retention_ms: u64,
     pub(crate) max_record_bytes: u32,
 }
 
@@ -36,12 +41,15 @@ impl From<&TopicDescription> for TopicView {
             high_watermark: partition.high_watermark.0,
             bytes: partition.bytes,
         };
-        let Retention { age_ms, bytes } = topic.config.retention;
+        let Retention { age_ms, bytes, policy, delete_retention_ms } = topic.config.retention;
         TopicView {
             topic: topic.name.to_string(),
             partitions: topic.partitions.iter().enumerate().map(partition).collect(),
+            retention: topic.config.retention,
             retention_age_ms: age_ms,
             retention_bytes: bytes,
+            cleanup_policy: policy.as_str(),
+            delete_retention_ms,
             max_record_bytes: topic.config.max_record_bytes,
         }
     }

@@ -128,6 +128,15 @@ fn topics_are_altered_described_and_deleted() {
         place.ok(&["topic", "alter", "t", "--retention-age", "forever", "--partitions", "2", "--json"]).summary();
     assert_eq!((&altered["retention_age_ms"], &altered["retention_bytes"]), (&Value::Null, &json!(1_u64 << 30)));
     assert_eq!(altered["partitions"].as_array().unwrap().len(), 2);
+    let policy = |topic: &Value| (topic["cleanup_policy"].clone(), topic["delete_retention_ms"].clone());
+    assert_eq!(policy(&altered), (json!("delete"), json!(86_400_000)));
+    let compacted = ["topic", "alter", "t", "--cleanup-policy", "compact,delete", "--delete-retention", "1h", "--json"];
+    let compacted = place.ok(&compacted).summary();
+    assert_eq!(policy(&compacted), (json!("compact,delete"), json!(3_600_000)));
+    assert_eq!(compacted["retention_bytes"], json!(1_u64 << 30), "what is not named stays");
+    assert!(place.ok(&["topic", "describe", "t"]).stdout.contains("compact,delete; tombstones stay 1h"));
+    let refused = place.run(&["topic", "alter", "t", "--cleanup-policy", "shrink"]);
+    assert!(refused.stderr.contains("is not one of `delete`, `compact`, `compact,delete`"), "{refused:?}");
     assert!(place.ok(&["topic", "describe", "t"]).stdout.contains("high watermark".to_uppercase().as_str()));
     assert_eq!(place.ok(&["topic", "list", "--json"]).summary()["topic"], "t");
     place.ok(&["topic", "delete", "t"]);

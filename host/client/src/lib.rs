@@ -49,10 +49,10 @@ mod transport;
 mod wire;
 
 pub use protocol::{
-    BatchBuilder, BatchError, Books, Compression, ErrorCode, Header, HeadersView, NameError, Offset, OnError,
-    PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordError, Retention, TopicConfig,
-    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec,
-    TransformStats, WireError,
+    BatchBuilder, BatchError, Books, CleanupPolicy, Compression, ErrorCode, Header, HeadersView, NameError, Offset,
+    OnError, PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordError, Retention,
+    TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName,
+    TransformSpec, TransformStats, WireError,
     control::{AlterTopic, CreateTopic, DeployTransform, OffsetSpec, Placement, Status, Welcome},
 };
 

@@ -65,7 +65,7 @@ fn plan(now_ms: i64, partitions: &[View]) -> Vec<PartitionChange> {
 
 /// End of the oldest segments in which every record is too old. The active one too: a topic that fell silent expires.
 fn expired_by_age(now_ms: i64, view: &View) -> u64 {
-    let Some(age_ms) = view.retention.age_ms else { return 0 };
+    let Some(age_ms) = view.retention.expires_age_ms() else { return 0 };
     let oldest_kept = now_ms.saturating_sub_unsigned(age_ms);
     let expired = view.spans.iter().take_while(|span| span.max_timestamp_ms < oldest_kept);
     expired.last().map_or(0, |span| span.cover_end)
@@ -73,7 +73,7 @@ fn expired_by_age(now_ms: i64, view: &View) -> u64 {
 
 /// End of the oldest sealed segments without which the partition still holds as much as it should.
 fn expired_by_bytes(view: &View) -> u64 {
-    let Some(limit) = view.retention.bytes else { return 0 };
+    let Some(limit) = view.retention.expires_bytes() else { return 0 };
     let mut held: u64 = view.spans.iter().map(|span| span.bytes).sum();
     let sealed = view.spans.len() - usize::from(view.last_is_active);
     let mut end = 0;
@@ -169,6 +169,8 @@ fn remove_dead_segments(shared: &Shared, report: &mut RetentionReport) -> Result
 
 #[cfg(test)]
 mod tests {
+    use protocol::CleanupPolicy;
+
     use super::*;
 
     fn view(retention: Retention, spans: &[(u64, u64, i64)]) -> View {
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn segments_expire_by_age_oldest_first() {
-        let by_age = Retention { age_ms: Some(100), bytes: None };
+        let by_age = Retention { age_ms: Some(100), ..Retention::FOREVER };
         let spans = [(10, 1, 50), (20, 1, 300), (30, 1, 60)];
         assert_eq!(start(150, view(by_age, &spans)), None);
         assert_eq!(start(151, view(by_age, &spans)), Some(10));
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn size_keeps_the_active_segment_and_at_least_the_limit() {
-        let by_bytes = |bytes| Retention { age_ms: None, bytes: Some(bytes) };
+        let by_bytes = |bytes| Retention { bytes: Some(bytes), ..Retention::FOREVER };
         let spans = [(10, 100, 0), (20, 100, 0), (30, 100, 0)];
         assert_eq!(start(0, view(by_bytes(300), &spans)), None);
         assert_eq!(start(0, view(by_bytes(201), &spans)), None);
@@ -210,9 +212,16 @@ mod tests {
 
     #[test]
     fn nothing_moves_back_and_no_rule_deletes_nothing() {
-        let all = Retention { age_ms: None, bytes: None };
-        assert_eq!(start(i64::MAX, view(all, &[(10, 1, 0)])), None);
-        let by_age = Retention { age_ms: Some(1), bytes: None };
+        assert_eq!(start(i64::MAX, view(Retention::FOREVER, &[(10, 1, 0)])), None);
+        let by_age = Retention { age_ms: Some(1), ..Retention::FOREVER };
         assert_eq!(start(i64::MAX, view(by_age, &[(5, 1, 0)])), None);
+    }
+
+    #[test]
+    fn what_only_compacts_never_expires() {
+        let bounded = |policy| Retention { age_ms: Some(1), bytes: Some(1), policy, ..Retention::FOREVER };
+        let spans = [(10, 100, 0), (20, 100, 0), (30, 100, 0)];
+        assert_eq!(start(i64::MAX, view(bounded(CleanupPolicy::Compact), &spans)), None);
+        assert_eq!(start(i64::MAX, view(bounded(CleanupPolicy::CompactAndDelete), &spans)), Some(30));
     }
 }

@@ -96,7 +96,7 @@ impl Model {
             }
             Operation::Limit(number, bytes) => {
                 let Some(id) = self.pick(*number) else { return };
-                let retention = Retention { age_ms: None, bytes: Some(*bytes) };
+                let retention = Retention { bytes: Some(*bytes), ..Retention::FOREVER };
                 store.commit(change(PartitionChange::SetRetention { id, retention })).unwrap();
             }
             Operation::State(table, key, value) => {

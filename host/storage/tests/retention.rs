@@ -19,7 +19,7 @@ fn fill(store: &Store, id: PartitionId, batches: u64) {
 fn size_deletes_the_oldest_segments() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), small()).unwrap();
-    store.commit(create(P, Retention { age_ms: None, bytes: Some(3_000_000) })).unwrap();
+    store.commit(create(P, Retention { bytes: Some(3_000_000), ..Retention::FOREVER })).unwrap();
     fill(&store, P, 60);
     // Segments are sealed in the background; closing waits for that.
     drop(store);
@@ -47,7 +47,7 @@ fn size_deletes_the_oldest_segments() {
 fn age_deletes_what_is_too_old_even_in_the_active_segment() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), small()).unwrap();
-    store.commit(create(P, Retention { age_ms: Some(1_000), bytes: None })).unwrap();
+    store.commit(create(P, Retention { age_ms: Some(1_000), ..Retention::FOREVER })).unwrap();
     fill(&store, P, 30);
     assert_eq!(store.run_retention(900).unwrap(), Default::default());
     let report = store.run_retention(10_000).unwrap();

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use protocol::{
-    Retention, TopicConfig, TopicDescription, TopicName,
+    CleanupPolicy, Retention, TopicConfig, TopicDescription, TopicName,
     control::{AlterTopic, CreateTopic},
 };
 
@@ -18,7 +18,8 @@ pub(crate) enum Command {
     /// Create a topic; one that exists alike is fine
     #[command(after_help = "Examples:
   weir topic create clicks
-  weir topic create orders --partitions 8 --retention-age 30d --retention-bytes 10GiB")]
+  weir topic create orders --partitions 8 --retention-age 30d --retention-bytes 10GiB
+  weir topic create prices --cleanup-policy compact")]
     Create(CreateArgs),
     /// List topics
     #[command(after_help = "Examples:
@@ -32,7 +33,8 @@ pub(crate) enum Command {
     /// Change a topic's settings
     #[command(after_help = "Examples:
   weir topic alter clicks --retention-age 24h
-  weir topic alter clicks --partitions 16")]
+  weir topic alter clicks --partitions 16
+  weir topic alter prices --cleanup-policy compact,delete --delete-retention 2d")]
     Alter(AlterArgs),
     /// Delete a topic and its records
     #[command(after_help = "Example:
@@ -76,6 +78,13 @@ struct Settings {
     /// The oldest records of a partition may be deleted beyond this: `10GiB`, or `unlimited` [default: unlimited]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     retention_bytes: Option<Bound>,
+    /// What makes records go: `delete` (their age and number, as above), `compact` (a newer record of their key; every
+    /// record needs one), or `compact,delete` (both) [default: delete]
+    #[arg(long, value_name = "POLICY")]
+    cleanup_policy: Option<CleanupPolicy>,
+    /// Where keys are compacted, a null value that deletes its key stays readable this long [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_duration_ms)]
+    delete_retention: Option<u64>,
     /// Largest record: `1MiB` [default: 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = record_bytes)]
     max_record_bytes: Option<u32>,
@@ -104,7 +113,15 @@ impl Settings {
         Retention {
             age_ms: self.retention_age.map_or(now.age_ms, |bound| bound.0),
             bytes: self.retention_bytes.map_or(now.bytes, |bound| bound.0),
+            policy: self.cleanup_policy.unwrap_or(now.policy),
+            delete_retention_ms: self.delete_retention.unwrap_or(now.delete_retention_ms),
         }
+    }
+
+    fn has_retention(&self) -> bool {
+        let Settings { retention_age, retention_bytes, cleanup_policy, delete_retention, max_record_bytes: _ } = self;
+        let bounded = retention_age.is_some() || retention_bytes.is_some();
+        bounded || cleanup_policy.is_some() || delete_retention.is_some()
     }
 }
 
@@ -142,10 +159,16 @@ async fn list(context: &mut Context) -> anyhow::Result<Exit> {
     if views.is_empty() {
         context.out.say("no topics yet; create one: `weir topic create NAME`");
     } else {
-        context.out.table(&views, &["topic", "partitions", "bytes", "retention"], |topic| {
+        context.out.table(&views, &["topic", "partitions", "bytes", "cleanup", "retention"], |topic| {
             let bytes = topic.partitions.iter().map(|partition| partition.bytes).sum();
             let partitions = topic.partitions.len().to_string();
-            vec![topic.topic.clone(), partitions, human::bytes(bytes), retention(topic)]
+            vec![
+                topic.topic.clone(),
+                partitions,
+                human::bytes(bytes),
+                topic.cleanup_policy.to_owned(),
+                retention(&topic.retention),
+            ]
         })?;
     }
     client.close().await;
@@ -161,17 +184,15 @@ async fn describe(args: NameArgs, context: &mut Context) -> anyhow::Result<Exit>
 }
 
 async fn alter(args: AlterArgs, context: &mut Context) -> anyhow::Result<Exit> {
-    let Settings { retention_age, retention_bytes, max_record_bytes } = &args.settings;
-    if args.partitions.is_none() && max_record_bytes.is_none() && retention_age.is_none() && retention_bytes.is_none() {
+    let AlterArgs { name, partitions, settings } = args;
+    let max_record_bytes = settings.max_record_bytes;
+    if partitions.is_none() && max_record_bytes.is_none() && !settings.has_retention() {
         return Err(Failure::new(Exit::Usage, "nothing to alter", "`weir topic alter --help` shows what can be").into());
     }
     let client = context.common.connect().await?;
-    let now = client.admin().topic(&args.name).await?;
-    let retention =
-        (retention_age.is_some() || retention_bytes.is_some()).then(|| args.settings.retention(now.config.retention));
-    let change =
-        AlterTopic { name: args.name, retention, max_record_bytes: *max_record_bytes, partitions: args.partitions };
-    let topic = client.admin().alter_topic(change).await?;
+    let now = client.admin().topic(&name).await?;
+    let retention = settings.has_retention().then(|| settings.retention(now.config.retention));
+    let topic = client.admin().alter_topic(AlterTopic { name, retention, max_record_bytes, partitions }).await?;
     print(&topic, context)?;
     client.close().await;
     Ok(Exit::Done)
@@ -192,9 +213,10 @@ fn print(topic: &TopicDescription, context: &mut Context) -> anyhow::Result<()> 
         return context.out.json_line(&view);
     }
     let head = format!(
-        "topic      {}\nretention  {}\nrecord     at most {}\n\n",
+        "topic      {}\ncleanup    {}\nretention  {}\nrecord     at most {}\n\n",
         view.topic,
-        retention(&view),
+        cleanup(&view.retention),
+        retention(&view.retention),
         human::bytes(u64::from(view.max_record_bytes))
     );
     context.out.raw(head.as_bytes())?;
@@ -208,9 +230,18 @@ fn print(topic: &TopicDescription, context: &mut Context) -> anyhow::Result<()> 
     })
 }
 
-fn retention(topic: &TopicView) -> String {
-    let age = topic.retention_age_ms.map(human::duration_ms);
-    let bytes = topic.retention_bytes.map(|bytes| format!("{} a partition", human::bytes(bytes)));
+fn cleanup(retention: &Retention) -> String {
+    let Retention { policy, delete_retention_ms, .. } = retention;
+    match retention.compacts() {
+        true => format!("{policy}; tombstones stay {}", human::duration_ms(*delete_retention_ms)),
+        false => policy.to_string(),
+    }
+}
+
+/// What applies: where only keys are compacted, the bounds that are set have no effect.
+fn retention(retention: &Retention) -> String {
+    let age = retention.expires_age_ms().map(human::duration_ms);
+    let bytes = retention.expires_bytes().map(|bytes| format!("{} a partition", human::bytes(bytes)));
     match (age, bytes) {
         (None, None) => "forever".to_owned(),
         (Some(age), None) => age,

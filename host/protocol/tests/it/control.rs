@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 use protocol::{
-    Books, Epoch, ErrorCode, Offset, OnError, PartitionDescription, PartitionId, PluginDescription, PluginHash,
-    PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig, TopicDescription, TopicName,
-    TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec, TransformStats, WireError,
+    Books, CleanupPolicy, Epoch, ErrorCode, Offset, OnError, PartitionDescription, PartitionId, PluginDescription,
+    PluginHash, PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig, TopicDescription,
+    TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec, TransformStats,
+    WireError,
     control::{
         AlterTopic, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement, Request, Response,
         Status, UploadPlugin, Welcome, decode, encode,
@@ -46,7 +47,10 @@ fn offset_spec() -> impl Strategy<Value = OffsetSpec> {
 }
 
 fn retention() -> impl Strategy<Value = Retention> {
-    any::<(Option<u64>, Option<u64>)>().prop_map(|(age_ms, bytes)| Retention { age_ms, bytes })
+    let policy = [CleanupPolicy::Delete, CleanupPolicy::Compact, CleanupPolicy::CompactAndDelete];
+    (any::<(Option<u64>, Option<u64>, u64)>(), proptest::sample::select(policy.to_vec())).prop_map(
+        |((age_ms, bytes, delete_retention_ms), policy)| Retention { age_ms, bytes, policy, delete_retention_ms },
+    )
 }
 
 fn config() -> impl Strategy<Value = TopicConfig> {

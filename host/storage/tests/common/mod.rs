@@ -7,7 +7,7 @@ use storage::{Append, Commit, PartitionChange, StateChange, StateTable, Store, S
 
 pub const P: PartitionId = PartitionId(0);
 
-pub const FOREVER: Retention = Retention { age_ms: None, bytes: None };
+pub const FOREVER: Retention = Retention::FOREVER;
 
 /// Options under which everything happens early: small segments, a small tail.
 pub fn small() -> StoreOptions {
