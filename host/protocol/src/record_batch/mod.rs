@@ -42,6 +42,7 @@ mod header;
 mod partitioner;
 mod record;
 mod records;
+mod retain;
 mod snappy;
 pub mod varint;
 
@@ -53,3 +54,4 @@ pub use header::{Attributes, BatchHeader, BatchProducer, HEADER_BYTES, RECORD_BY
 pub use partitioner::{murmur2, partition_for_key};
 pub use record::{Header, Record};
 pub use records::{HeadersView, RecordIter, RecordView, records};
+pub use retain::Retained;

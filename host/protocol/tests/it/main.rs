@@ -6,4 +6,5 @@ mod damage;
 mod kafka_batches;
 mod oracle;
 mod record_batch;
+mod retain;
 mod varint;

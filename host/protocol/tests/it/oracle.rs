@@ -9,10 +9,11 @@ use kafka_protocol::{
 };
 use proptest::{collection::vec, option, prelude::*};
 use protocol::{
-    BatchBuilder, BatchProducer, Compression, Epoch, Header, Offset, ProducerId, Record, RecordBatch, Sequence,
+    BatchBuilder, BatchProducer, Compression, Epoch, Header, Offset, ProducerId, Record, RecordBatch, Retained,
+    Sequence,
 };
 
-use crate::common::{bytes, cases, compression, read};
+use crate::common::{BUDGET, bytes, cases, compression, read};
 
 const PRODUCER: BatchProducer = BatchProducer { id: ProducerId(7), epoch: Epoch(3), base_sequence: Sequence(11) };
 const BASE: u64 = 1 << 33;
@@ -74,6 +75,29 @@ proptest! {
         prop_assert!(bytes.is_empty());
         prop_assert_eq!((set.version, set.compression), (2, name_of(codec)));
         let expected: Vec<oracle::Record> = sent.iter().enumerate().map(|(place, record)| theirs(place, record)).collect();
+        prop_assert_eq!(set.records, expected);
+    }
+
+    #[test]
+    fn it_reads_what_is_left_of_a_batch(
+        sent in vec(record(), 2..40),
+        fates in vec(any::<bool>(), 40),
+        codec in compression(),
+    ) {
+        let mut builder = BatchBuilder::new(codec);
+        sent.iter().for_each(|record| builder.append(record).unwrap());
+        builder.producer(PRODUCER);
+        let batch = builder.finish(Offset(BASE)).unwrap();
+        let mut bytes = match batch.retain(|index, _| fates[index as usize], BUDGET).unwrap() {
+            Retained::Whole => batch.into_bytes(),
+            Retained::Part(part) => part.into_bytes(),
+            Retained::Nothing => return Ok(()),
+        };
+        let set = RecordBatchDecoder::decode(&mut bytes).unwrap();
+        prop_assert!(bytes.is_empty());
+        prop_assert_eq!((set.version, set.compression), (2, name_of(codec)));
+        let kept = sent.iter().enumerate().filter(|(place, _)| fates[*place]);
+        let expected: Vec<oracle::Record> = kept.map(|(place, record)| theirs(place, record)).collect();
         prop_assert_eq!(set.records, expected);
     }
 
