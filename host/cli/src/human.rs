@@ -1,72 +1,16 @@
-//! Numbers, sizes, times and durations as people read and write them.
+//! Numbers, times and durations as people read and write them; sizes are `protocol`'s, which other crates print as well.
 //!
 //! Owns both directions, so that what a command prints another one takes. Pure: never reads a clock.
 
 use std::time::Duration;
 
+pub(crate) use protocol::units::{NotUnderstood, bytes, duration_ms, parse_bytes, parse_duration_ms};
+
 const MS_PER_DAY: i64 = 24 * 3_600 * 1_000;
-
-/// Text that is no duration, size or time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NotUnderstood(String);
-
-impl std::fmt::Display for NotUnderstood {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotUnderstood {}
-
-/// `7d`, `12h`, `1h30m`, `500ms`, in milliseconds.
-pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, NotUnderstood> {
-    let wrong = || NotUnderstood(format!("`{text}` is not a duration such as `7d`, `12h`, `1h30m` or `500ms`"));
-    let mut total: u64 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let unit_ms = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" | "min" => 60_000,
-            "h" => 3_600_000,
-            "d" => MS_PER_DAY as u64,
-            "w" => 7 * MS_PER_DAY as u64,
-            _ => return Err(wrong()),
-        };
-        let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
-        total = ms.and_then(|ms| total.checked_add(ms)).ok_or_else(wrong)?;
-        rest = tail;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
-}
-
-/// `4096`, `64KiB`, `10MB`, `1GiB`, in bytes.
-pub(crate) fn parse_bytes(text: &str) -> Result<u64, NotUnderstood> {
-    let wrong = || NotUnderstood(format!("`{text}` is not a size such as `4096`, `64KiB`, `10MB` or `1GiB`"));
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_bytes: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        "T" | "TiB" => 1 << 40,
-        _ => return Err(wrong()),
-    };
-    number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_bytes)).ok_or_else(wrong)
-}
 
 /// RFC 3339 (`2026-03-01T12:00:00Z`, with fractions and offsets), in milliseconds since 1970.
 pub(crate) fn parse_time_ms(text: &str) -> Result<i64, NotUnderstood> {
-    let wrong = || NotUnderstood(format!("`{text}` is not a time such as `2026-03-01T12:00:00Z`"));
+    let wrong = || NotUnderstood::new(format!("`{text}` is not a time such as `2026-03-01T12:00:00Z`"));
     let bytes = text.as_bytes();
     let field = |from: usize, len: usize| -> Option<i64> {
         let digits = bytes.get(from..from + len)?;
@@ -182,32 +126,6 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", count(number))
 }
 
-/// `1572864` as `1.5 MiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1_024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1_024.0;
-    let mut unit = 0;
-    while value >= 1_023.95 && unit + 1 < UNITS.len() {
-        value /= 1_024.0;
-        unit += 1;
-    }
-    let text = format!("{value:.1}");
-    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
-}
-
-/// The largest unit that divides it without a rest, as [`parse_duration_ms`] takes it: `604800000` as `7d`.
-pub(crate) fn duration_ms(ms: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(MS_PER_DAY as u64, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    let unit = UNITS.iter().find(|(unit, _)| ms.is_multiple_of(*unit));
-    unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
-}
-
 /// How long something has been running, in its two largest units: `3d 4h`, `5m 12s`.
 pub(crate) fn uptime(ms: u64) -> String {
     let seconds = ms / 1_000;
@@ -255,32 +173,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_go_both_ways() {
-        for (text, ms) in [("7d", 604_800_000), ("12h", 43_200_000), ("500ms", 500), ("90s", 90_000), ("0s", 0)] {
-            assert_eq!(parse_duration_ms(text).unwrap(), ms);
-            assert_eq!(parse_duration_ms(&duration_ms(ms)).unwrap(), ms);
-        }
-        assert_eq!(parse_duration_ms("1h30m").unwrap(), 5_400_000);
+    fn uptimes_show_their_two_largest_units() {
         for (ms, text) in [(999, "0s"), (312_000, "5m 12s"), (7_500_000, "2h 5m"), (273_600_000, "3d 4h")] {
             assert_eq!(uptime(ms), text);
-        }
-        for bad in ["", "7", "d", "7x", "-7d", "7d3", "99999999999999999999d", "9999999999999w"] {
-            assert!(parse_duration_ms(bad).is_err(), "{bad:?} passed");
-        }
-    }
-
-    #[test]
-    fn sizes_are_understood() {
-        for (text, size) in [("0", 0), ("4096", 4_096), ("64KiB", 65_536), ("10 MB", 10_000_000), ("1G", 1 << 30)] {
-            assert_eq!(parse_bytes(text).unwrap(), size);
-        }
-        for bad in ["", "KiB", "1.5MiB", "-1", "1 zebra", "99999999999999GiB"] {
-            assert!(parse_bytes(bad).is_err(), "{bad:?} passed");
-        }
-        for (size, text) in
-            [(0, "0 B"), (1_023, "1023 B"), (1_024, "1 KiB"), (1_572_864, "1.5 MiB"), (1 << 40, "1 TiB")]
-        {
-            assert_eq!(bytes(size), text);
         }
     }
 

@@ -12,6 +12,7 @@
 pub mod control;
 pub mod frame;
 pub mod limits;
+pub mod units;
 
 mod error_code;
 mod ids;
