@@ -22,6 +22,8 @@
 
 mod backend;
 mod batches;
+#[cfg_attr(not(test), expect(dead_code, reason = "the committer takes it up with its error handling"))]
+mod budget;
 mod clock;
 mod commit;
 mod committer;
@@ -36,6 +38,7 @@ mod partitions;
 mod read;
 mod record;
 mod recovery;
+mod reserve;
 mod retention;
 mod sealed;
 mod segment;
@@ -44,6 +47,7 @@ mod state_file;
 mod store;
 mod tail;
 
+pub use budget::Budget;
 pub use clock::{Clock, HostClock};
 pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
 pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};

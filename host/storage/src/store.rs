@@ -12,6 +12,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use protocol::{Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
-    Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, ReadError, ReadOutcome,
+    Budget, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, ReadError, ReadOutcome,
     RetentionError, RetentionReport, StateTable,
     committer::{Committer, Job, Queue},
     fault::Fault,
@@ -67,6 +68,13 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// State changes committed but not yet in `state.redb`; past it the committer waits. Bytes.
     pub overlay_bytes_max: usize,
+    /// How much of the disk all files may take together: past it, commits with appends are refused.
+    pub budget: Budget,
+    /// Disk blocks kept back within the budget, for what frees space when it is full; at most 1/16 of it. Bytes.
+    pub reserve_bytes: u64,
+    /// How long the committer lets commits gather before it writes them together, on hosts whose flash wears out. Each
+    /// commit is answered that much later. Zero: it never waits.
+    pub commit_interval: Duration,
     /// The disk. Tests and the simulator put theirs here.
     pub file_system: Arc<dyn FileSystem>,
     /// The clock. Likewise.
@@ -83,6 +91,9 @@ impl Default for StoreOptions {
             preallocate_bytes: 16 << 20,
             cache_bytes: 16 << 20,
             overlay_bytes_max: 16 << 20,
+            budget: Budget::default(),
+            reserve_bytes: 32 << 20,
+            commit_interval: Duration::ZERO,
             file_system: Arc::new(HostFileSystem),
             clock: Arc::new(HostClock),
         }
