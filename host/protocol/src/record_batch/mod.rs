@@ -40,6 +40,7 @@ mod compression;
 mod error;
 mod header;
 mod partitioner;
+mod produced;
 mod record;
 mod records;
 mod retain;

@@ -5,6 +5,7 @@ mod control;
 mod damage;
 mod kafka_batches;
 mod oracle;
+mod produced;
 mod record_batch;
 mod retain;
 mod varint;
