@@ -50,9 +50,9 @@ mod wire;
 
 pub use protocol::{
     BatchBuilder, BatchError, Books, CleanupPolicy, Compression, ErrorCode, Header, HeadersView, NameError, Offset,
-    OnError, PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordError, Retention,
-    TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName,
-    TransformSpec, TransformStats, WireError,
+    OnError, PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordBatch, RecordError,
+    Retention, TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits,
+    TransformName, TransformSpec, TransformStats, WireError,
     control::{AlterTopic, CreateTopic, DeployTransform, OffsetSpec, Placement, Status, Welcome},
 };
 

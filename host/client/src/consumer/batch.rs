@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use protocol::{
-    BatchError, BatchHeader, Header, HeadersView, Offset, RecordBatch, RecordView, TopicPartition,
-    limits::DECOMPRESSED_BYTES_MAX, records,
+    BatchError, Header, HeadersView, Offset, RecordBatch, RecordView, TopicPartition, limits::DECOMPRESSED_BYTES_MAX,
+    records,
 };
 
 /// A record batch, decompressed and checked.
 #[derive(Debug, Clone)]
 pub struct ConsumedBatch {
     partition: TopicPartition,
-    header: BatchHeader,
+    batch: RecordBatch,
     section: Bytes,
     /// Records before it were not asked for.
     first: Offset,
@@ -53,13 +53,13 @@ impl ConsumedBatch {
     /// Opens a batch for somebody who wants its records from `first` on.
     pub(super) fn open(
         partition: &TopicPartition,
-        batch: &RecordBatch,
+        batch: RecordBatch,
         first: Offset,
         high_watermark: Offset,
     ) -> Result<ConsumedBatch, BatchError> {
         let section = batch.records_section(DECOMPRESSED_BYTES_MAX)?;
         batch.validate_records(&section, usize::MAX)?;
-        Ok(ConsumedBatch { partition: partition.clone(), header: *batch.header(), section, first, high_watermark })
+        Ok(ConsumedBatch { partition: partition.clone(), batch, section, first, high_watermark })
     }
 
     /// What is left of it from `place` on, if anything is.
@@ -78,7 +78,14 @@ impl ConsumedBatch {
     /// The offset behind the last one it covers.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
-        self.header.next_offset()
+        self.batch.next_offset()
+    }
+
+    /// The batch as it is stored, with all its records: also those before the consumer's place. What copies batches
+    /// without touching them works on this.
+    #[must_use]
+    pub fn encoded(&self) -> &RecordBatch {
+        &self.batch
     }
 
     /// The first offset that nobody could read yet when the batch was sent.
@@ -107,7 +114,7 @@ impl ConsumedBatch {
             at += view.raw.len();
             let offset = self.offset(&view);
             if offset >= self.first {
-                let record = view.to_record_in(&self.header, &self.section);
+                let record = view.to_record_in(self.batch.header(), &self.section);
                 let (key, value, headers, timestamp) = (record.key, record.value, record.headers, record.timestamp);
                 let partition = self.partition.clone();
                 return Some((ConsumedRecord { partition, offset, timestamp, key, value, headers }, at));
@@ -118,7 +125,7 @@ impl ConsumedBatch {
     fn place<'a>(&'a self, view: RecordView<'a>) -> RecordRef<'a> {
         RecordRef {
             offset: self.offset(&view),
-            timestamp: self.header.timestamp(view.timestamp_delta),
+            timestamp: self.batch.header().timestamp(view.timestamp_delta),
             key: view.key,
             value: view.value,
             headers: view.headers,
@@ -126,6 +133,6 @@ impl ConsumedBatch {
     }
 
     fn offset(&self, view: &RecordView<'_>) -> Offset {
-        self.header.base_offset.plus(view.offset_delta.into())
+        self.batch.header().base_offset.plus(view.offset_delta.into())
     }
 }

@@ -135,7 +135,7 @@ impl Partition {
             }
             if batch.next_offset() > position && batch.header().record_count > 0 {
                 let high_watermark = Offset(open.place.high_watermark);
-                return ConsumedBatch::open(&self.name, &batch, position, high_watermark).map(Some);
+                return ConsumedBatch::open(&self.name, batch, position, high_watermark).map(Some);
             }
         }
         let Open { place, bytes, .. } = *open;

@@ -23,8 +23,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::{
-    BatchBuilder, BatchError, Books, Record, TopicName, TopicPartition, limits::HANDLES_PER_PRODUCER_MAX,
-    partition_for_key,
+    BatchBuilder, BatchError, BatchProducer, Books, Offset, Record, RecordBatch, TopicName, TopicPartition,
+    limits::HANDLES_PER_PRODUCER_MAX, partition_for_key,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -99,8 +99,49 @@ pub(super) struct BatchTicket {
 
 /// A batch that takes no more records.
 pub(super) struct ClosedBatch {
-    pub(super) builder: BatchBuilder,
+    pub(super) content: Content,
     pub(super) ticket: BatchTicket,
+}
+
+/// The records of a closed batch.
+pub(super) enum Content {
+    /// Still to be sealed: the sender knows the producer by then, so the bytes are gone over once.
+    Open(BatchBuilder),
+    /// As the program gave them.
+    Encoded(RecordBatch),
+}
+
+impl From<BatchBuilder> for Content {
+    fn from(builder: BatchBuilder) -> Content {
+        Content::Open(builder)
+    }
+}
+
+impl From<RecordBatch> for Content {
+    fn from(batch: RecordBatch) -> Content {
+        Content::Encoded(batch)
+    }
+}
+
+impl Content {
+    pub(super) fn record_count(&self) -> u32 {
+        match self {
+            Content::Open(builder) => builder.record_count(),
+            Content::Encoded(batch) => batch.header().record_count,
+        }
+    }
+
+    /// The batch as it travels, by this producer where it is known.
+    pub(super) fn seal(self, producer: Option<BatchProducer>) -> Result<RecordBatch, BatchError> {
+        match (self, producer) {
+            (Content::Open(mut builder), producer) => {
+                producer.map(|producer| builder.producer(producer));
+                builder.finish(Offset::ZERO)
+            }
+            (Content::Encoded(batch), Some(producer)) => Ok(batch.with_producer(producer)),
+            (Content::Encoded(batch), None) => Ok(batch),
+        }
+    }
 }
 
 /// Sums over a producer's life.
@@ -240,7 +281,7 @@ impl Shared {
     pub(super) fn append_batch(
         &self,
         partition: &TopicPartition,
-        builder: BatchBuilder,
+        content: Content,
         reserved: Reserved<'_>,
     ) -> Result<BatchHandle, ProduceError> {
         let mut state = self.state.lock();
@@ -249,10 +290,10 @@ impl Shared {
         state.close(part);
         let mut ticket = state.ticket(self.config.delivery_timeout);
         ticket.cost = reserved.cost;
-        ticket.records = builder.record_count();
+        ticket.records = content.record_count();
         reserved.permit.forget();
         let handle = BatchHandle::new(Arc::clone(&ticket.cell));
-        state.closed.push_back((part, ClosedBatch { builder, ticket }));
+        state.closed.push_back((part, ClosedBatch { content, ticket }));
         drop(state);
         self.work.notify_one();
         Ok(handle)
@@ -440,7 +481,7 @@ impl State {
 
     fn close(&mut self, part: usize) {
         let Some(OpenBatch { builder, ticket }) = self.parts[part].open.take() else { return };
-        self.closed.push_back((part, ClosedBatch { builder, ticket }));
+        self.closed.push_back((part, ClosedBatch { content: builder.into(), ticket }));
         // Unkeyed records move on with each batch, so that partitions fill evenly in whole batches.
         let Part { partition, .. } = &self.parts[part];
         if let Some(topic) = self.topics.get_mut(&partition.topic)

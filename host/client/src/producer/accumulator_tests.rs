@@ -20,7 +20,7 @@ async fn append(shared: &Shared, record: Record) -> DeliveryHandle {
 /// Parts and record counts of the batches closed by now.
 fn closed(shared: &Shared, now: Instant) -> Vec<(u32, u32)> {
     let closed = shared.take_closed(now);
-    closed.iter().map(|(part, batch)| (shared.partition(*part).partition, batch.builder.record_count())).collect()
+    closed.iter().map(|(part, batch)| (shared.partition(*part).partition, batch.content.record_count())).collect()
 }
 
 #[tokio::test]

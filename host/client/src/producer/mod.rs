@@ -17,7 +17,7 @@ mod window;
 use std::sync::Arc;
 
 use protocol::{
-    BatchBuilder, BatchError, Books, Record, TopicName, TopicPartition,
+    BatchBuilder, BatchError, Books, Record, RecordBatch, TopicName, TopicPartition,
     control::{Request, Response},
 };
 
@@ -147,7 +147,32 @@ impl Producer {
         }
         let shared = &self.inner.shared;
         let reserved = shared.reserve(batch.section_bytes()).await?;
-        shared.append_batch(partition, batch, reserved)
+        shared.append_batch(partition, batch.into(), reserved)
+    }
+
+    /// Hands a batch over that is encoded already, to this partition: a stored one that is copied, say, made fit by
+    /// [`RecordBatch::into_produced`]. Its records travel as they are, compression included; producer and sequence
+    /// become this producer's. Ready when the producer's buffer has room.
+    ///
+    /// # Errors
+    /// When the batch is none that a client may send, or the producer has ended.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: client::Producer, consumed: client::ConsumedBatch) -> Result<(), Box<dyn std::error::Error>> {
+    /// let copy = client::TopicPartition { topic: "copy".parse()?, partition: 0 };
+    /// let delivery = producer.send_encoded(&copy, consumed.encoded().clone().into_produced()?).await?.await?;
+    /// println!("copied to offset {}", delivery.base_offset);
+    /// # Ok(()) }
+    /// ```
+    pub async fn send_encoded(
+        &self,
+        partition: &TopicPartition,
+        batch: RecordBatch,
+    ) -> Result<BatchHandle, ProduceError> {
+        batch.check_produced()?;
+        let shared = &self.inner.shared;
+        let reserved = shared.reserve(batch.bytes().len()).await?;
+        shared.append_batch(partition, batch.into(), reserved)
     }
 
     /// Sends what is gathered at once, and waits until everything handed over before is answered.

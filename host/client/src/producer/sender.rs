@@ -208,12 +208,10 @@ impl Sender {
                 self.parts.push(Part::new(partition, self.link.backoff()));
             }
             let window = &mut self.parts[part].window;
-            let ClosedBatch { mut builder, ticket } = closed;
-            if let Some(identity) = self.identity {
-                // Right unless something goes wrong; then the batch is stamped again when it is sent.
-                builder.producer(identity.at(window.sequence_ahead()));
-            }
-            match builder.finish(Offset::ZERO) {
+            let ClosedBatch { content, ticket } = closed;
+            // Right unless something goes wrong; then the batch is stamped again when it is sent.
+            let producer = self.identity.map(|identity| identity.at(window.sequence_ahead()));
+            match content.seal(producer) {
                 Ok(batch) => {
                     let (bytes, records) = (batch.bytes().len(), batch.header().record_count);
                     window.push(Queued { batch, ticket }, bytes, records);

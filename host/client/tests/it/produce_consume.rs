@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use client::{
-    Assignment, Compression, ConsumerConfig, DeliveryMode, Header, NOW, Offset, OffsetSpec, Outcome, ProducerConfig,
-    Record, Until,
+    Assignment, BatchBuilder, Client, Compression, ConsumedRecord, Consumer, ConsumerConfig, DeliveryMode, Header, NOW,
+    Offset, OffsetSpec, Outcome, ProducerConfig, Record, RecordBatch, TopicName, Until,
 };
 use tokio::time::timeout;
 
@@ -102,6 +102,55 @@ async fn a_whole_batch_has_one_answer() {
     }
     assert_eq!(count, 2_000);
     assert!(producer.send_batch(&place(&name, 0), producer.batch()).await.is_err(), "an empty batch is refused");
+}
+
+#[tokio::test]
+async fn an_encoded_batch_is_copied_without_touching_its_records() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    let (from, to) = (create(&client, "from", 1).await, create(&client, "to", 1).await);
+    for compression in CODECS {
+        let producer = client.producer(ProducerConfig { compression, batch_records: 7, ..ProducerConfig::default() });
+        for index in 0..20 {
+            drop(producer.send(&from, record(index)).await.unwrap());
+        }
+        within(producer.close()).await.unwrap();
+    }
+
+    let producer = client.producer(ProducerConfig::default());
+    let stored = encoded(client.consumer(whole(&from, 1))).await;
+    let mut answers = Vec::new();
+    for batch in &stored {
+        let batch = batch.clone().into_produced().unwrap();
+        answers.push(producer.send_encoded(&place(&to, 0), batch).await.unwrap());
+    }
+    for (answer, batch) in answers.into_iter().zip(&stored) {
+        let delivery = within(answer).await.unwrap();
+        assert_eq!((delivery.base_offset, delivery.next_offset), (batch.header().base_offset, batch.next_offset()));
+    }
+    let section = |batch: &RecordBatch| batch.bytes().slice(protocol::HEADER_BYTES..);
+    let copied = encoded(client.consumer(whole(&to, 1))).await;
+    assert_eq!(copied.iter().map(section).collect::<Vec<_>>(), stored.iter().map(section).collect::<Vec<_>>());
+    let id = |batch: &RecordBatch| batch.header().producer_id;
+    assert!(copied.iter().all(|batch| id(batch) == id(&copied[0]) && id(batch) != id(&stored[0])), "the sender's own");
+    assert_eq!(whole_records(&client, &to).await, whole_records(&client, &from).await);
+
+    let empty = BatchBuilder::new(Compression::None).finish(Offset::ZERO).unwrap();
+    assert!(producer.send_encoded(&place(&to, 0), empty).await.is_err(), "an empty batch is refused");
+}
+
+async fn encoded(mut consumer: Consumer) -> Vec<RecordBatch> {
+    let mut batches = Vec::new();
+    while let Some(batch) = within(consumer.next_batch()).await {
+        batches.push(batch.unwrap().encoded().clone());
+    }
+    batches
+}
+
+async fn whole_records(client: &Client, topic: &TopicName) -> Vec<Record> {
+    let records = drain(client.consumer(whole(topic, 1))).await.into_iter();
+    let owned = |ConsumedRecord { key, value, headers, timestamp, .. }| Record { key, value, headers, timestamp };
+    records.map(owned).collect()
 }
 
 #[tokio::test]
