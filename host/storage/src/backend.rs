@@ -1,8 +1,8 @@
 //! What redb writes through: a file that is metered, allocated ahead, and written in few large pieces.
 //!
 //! Owns the translation between redb's `StorageBackend` and our [`StoreFile`]. [`FileBackend`] is for files of ours that
-//! are sound; [`OverlayBackend`] is for looking at a file that must stay as it is (an unknown format, a file on which a
-//! write failed): redb may repair it, in memory alone.
+//! are sound; [`OverlayBackend`] is for looking at a file that must stay as it is (an unknown format, a segment that was
+//! not closed): redb may repair it, in memory alone.
 //!
 //! Invariant: a byte that redb wrote is read back from here as written, whether or not it has reached the file; at the
 //! end of `sync_data` everything has, and is durable.
@@ -22,7 +22,7 @@ use std::{
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use crate::file_system::StoreFile;
+use crate::{file_system::StoreFile, parts::Locator};
 
 /// Writes at least this large go straight to the file; smaller ones wait for the sync and are merged with their
 /// neighbours, so that the six or so tree pages of a commit are few calls. Copying larger ones would cost more than a call.
@@ -121,6 +121,8 @@ impl FileMeter {
             return Ok(());
         }
         self.allocated_end.store(0, Ordering::Relaxed);
+        // Holes are punched up to the end of a file only; setting its length frees what is allocated behind it.
+        file.set_len(file.len()?)?;
         let pages = self.pages.lock();
         let mut page = 0;
         while page < allocated {
@@ -158,13 +160,15 @@ impl FileMeter {
 pub(crate) struct FileBackend {
     file: Arc<dyn StoreFile>,
     meter: Arc<FileMeter>,
+    /// Told where the parts of a segment come to lie.
+    locator: Option<Arc<Locator>>,
     /// Small writes since the last sync, by offset; they never overlap.
     pending: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl FileBackend {
-    pub(crate) fn new(file: Arc<dyn StoreFile>, meter: Arc<FileMeter>) -> Self {
-        FileBackend { file, meter, pending: Mutex::default() }
+    pub(crate) fn new(file: Arc<dyn StoreFile>, meter: Arc<FileMeter>, locator: Option<Arc<Locator>>) -> Self {
+        FileBackend { file, meter, locator, pending: Mutex::default() }
     }
 
     fn write_through(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -223,10 +227,17 @@ impl StorageBackend for FileBackend {
     fn sync_data(&self) -> io::Result<()> {
         self.meter.check_writable()?;
         self.flush(&mut self.pending.lock())?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        if let Some(locator) = &self.locator {
+            locator.publish();
+        }
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if let Some(locator) = &self.locator {
+            locator.note_write(offset, data);
+        }
         let mut pending = self.pending.lock();
         let rewrite = pending.get(&offset).is_some_and(|before| before.len() == data.len());
         if !rewrite && overlaps(&pending, offset, data.len()) {
@@ -349,7 +360,7 @@ mod tests {
     fn a_pending_write_is_read_back_and_reaches_the_file_at_sync() {
         let dir = tempfile::tempdir().unwrap();
         let file = new_file(dir.path());
-        let backend = FileBackend::new(file.clone(), Arc::default());
+        let backend = FileBackend::new(file.clone(), Arc::default(), None);
         backend.write(4096, &[1; 4096]).unwrap();
         backend.write(8192, &[2; 4096]).unwrap();
         backend.write(8192, &[3; 4096]).unwrap();
@@ -369,7 +380,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = new_file(dir.path());
         let meter = Arc::<FileMeter>::default();
-        let backend = FileBackend::new(file.clone(), meter.clone());
+        let backend = FileBackend::new(file.clone(), meter.clone(), None);
         meter.allocate_ahead(&*file, 10, 1 << 20).unwrap();
         assert_eq!((meter.used_bytes(), meter.disk_bytes()), (0, 1 << 20));
         backend.write(8192, &[1; 4096]).unwrap();

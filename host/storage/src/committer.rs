@@ -5,7 +5,8 @@
 //! Invariants
 //! - The coverage of a partition has no holes: each append begins where the last one ended.
 //! - A commit is answered only after its transaction is synced and readers can see it, in the order of arrival.
-//! - After a failed transaction nothing is written any more: what waits is refused, reads go on.
+//! - After a failed transaction its file is never written again: the next segment's header says how far it is valid
+//!   before anything else is committed. Where none can be made, what waits is refused until one can; reads go on.
 //!
 //! ```text
 //! submit -> queue -> drain <= 4 MiB -> admit (coverage) -> pack (group) -> transaction + sync
@@ -17,6 +18,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering, mpsc},
+    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -31,6 +33,7 @@ use crate::{
     layout,
     partitions::Partitions,
     record::{ChangeRow, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
+    recovery,
     segment::Segment,
     store::{CommitDone, Shared},
     tail::Tail,
@@ -38,6 +41,10 @@ use crate::{
 
 /// Bytes of one row of a header's snapshot, about.
 const SNAPSHOT_ROW_BYTES: usize = 256 << 10;
+
+/// How often a new segment is tried while none can be made: well within the five seconds that service may take to come
+/// back after the disk does.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Called when a segment was rolled, or could not be.
 pub(crate) type RollDone = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
@@ -98,11 +105,26 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    fn is_closed(&self) -> bool {
+        self.waiting.lock().closed
+    }
+
+    /// Hands out what waits.
+    fn take_waiting(&self) -> VecDeque<Job> {
+        std::mem::take(&mut self.waiting.lock().jobs)
+    }
+
     /// Lets no more in, and hands out what waits.
     fn take_all(&self) -> VecDeque<Job> {
         let mut waiting = self.waiting.lock();
         waiting.closed = true;
         std::mem::take(&mut waiting.jobs)
+    }
+
+    /// Waits a while, whatever arrives; not once the queue is closed.
+    fn pause(&self, duration: Duration) {
+        let mut waiting = self.waiting.lock();
+        while !waiting.closed && !self.arrived.wait_for(&mut waiting, duration).timed_out() {}
     }
 
     /// The next group: what waits, up to about `bytes_max`. `None` when the queue is closed and empty.
@@ -143,30 +165,32 @@ pub(crate) struct Committer {
     /// One part while it is put together; kept for its memory.
     scratch: Vec<u8>,
     sealer: mpsc::Sender<Arc<Segment>>,
-    /// The active segment failed, and no later header says so yet.
-    failure_unrecorded: bool,
+    /// The active segment failed, and no segment after it could be made yet.
+    failed: bool,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, sealer: mpsc::Sender<Arc<Segment>>) -> Committer {
         let tail = Tail::new(shared.options.tail_bytes_max, shared.counters.tail_bytes.clone());
-        Committer { shared, active, tail, scratch: Vec::new(), sealer, failure_unrecorded: false }
+        Committer { shared, active, tail, scratch: Vec::new(), sealer, failed: false }
     }
 
     /// Works until the queue is closed and empty.
     pub(crate) fn run(mut self) {
-        while let Some(jobs) = self.shared.queue.drain(self.shared.options.group_bytes_max) {
+        loop {
+            while self.failed && !self.replace_failed() && !self.shared.queue.is_closed() {
+                self.refuse_waiting();
+                self.shared.queue.pause(RETRY_INTERVAL);
+            }
+            let Some(jobs) = self.shared.queue.drain(self.shared.options.group_bytes_max) else { return };
             self.step(jobs);
         }
-        // The disk may have come back since it failed.
-        self.record_failure();
     }
 
     /// Does one group and answers all of it.
     pub(crate) fn step(&mut self, jobs: Vec<Job>) {
-        if let Some(why) = self.shared.read_only() {
-            jobs.into_iter().for_each(|job| job.refuse(CommitError::ReadOnly { why: why.clone() }));
-            return;
+        if self.failed && !self.replace_failed() {
+            return jobs.into_iter().for_each(|job| self.refuse(job));
         }
         let (admitted, group) = self.admit(jobs);
         let committed = match group.is_empty() {
@@ -182,6 +206,15 @@ impl Committer {
                 (job, Err(error)) => job.refuse(error),
             }
         }
+    }
+
+    fn refuse(&self, job: Job) {
+        let why = self.shared.read_only().unwrap_or_default();
+        job.refuse(CommitError::ReadOnly { why });
+    }
+
+    fn refuse_waiting(&self) {
+        self.shared.queue.take_waiting().into_iter().for_each(|job| self.refuse(job));
     }
 
     /// Sorts out what cannot be done, and gathers the rest.
@@ -202,12 +235,12 @@ impl Committer {
     /// Makes a group durable and visible; its sequence.
     fn commit(&mut self, group: Group) -> Result<u64, CommitError> {
         if let Err(cause) = self.shared.state.wait_for_room() {
-            self.shared.set_read_only(cause.clone());
             return Err(CommitError::ReadOnly { why: cause });
         }
         if self.is_full(&group) {
-            self.roll().map_err(|fault| self.fail(&fault))?;
+            self.roll()?;
         }
+        self.allocate(&group)?;
         let sequence = self.active.last_sequence() + 1;
         let packed = self.write(sequence, group).map_err(|fault| self.fail(&fault))?;
         self.publish(sequence, packed);
@@ -217,22 +250,33 @@ impl Committer {
     /// Whether the active segment has no room for the group. An empty one takes any.
     fn is_full(&self, group: &Group) -> bool {
         let options = &self.shared.options;
-        let written = self.active.with_writable(|open| Ok(open.meter.used_bytes())).unwrap_or(0);
+        let held = self.active.with_writer(|writer| Ok((writer.meter.used_bytes(), writer.locator.len())));
+        let (written, parts) = held.unwrap_or_default();
         let entries = self.active.memory_index(|index| index.entries()).unwrap_or(0);
         !self.active.is_empty()
             && (written + group.file_bytes_estimate() > options.segment_bytes_max
-                || entries + group.entries() > options.segment_entries_max)
+                || entries.max(parts) + group.entries() > options.segment_entries_max)
+    }
+
+    /// Takes disk blocks for the group before anything of it is written, so that a full disk is only a refusal.
+    fn allocate(&mut self, group: &Group) -> Result<(), CommitError> {
+        let (ahead, step) = (group.file_bytes_estimate(), self.shared.options.preallocate_bytes);
+        let allocated = self.active.with_writer(|writer| {
+            let io = |error| Fault::io(&self.active.path, "allocate blocks for", error);
+            writer.meter.allocate_ahead(&*writer.file, ahead, step).map_err(io)
+        });
+        match allocated {
+            Err(fault) if fault.is_disk_full() => Err(CommitError::ReadOnly { why: fault.text() }),
+            Err(fault) => Err(self.fail(&fault)),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// One transaction, one sync.
     fn write(&mut self, sequence: u64, group: Group) -> Result<Packed, Fault> {
         let active = self.active.clone();
         let now_ms = self.shared.clock.now_ms();
-        let preallocate = self.shared.options.preallocate_bytes;
-        active.with_writable(|open| {
-            let ahead = group.file_bytes_estimate();
-            let io = |error| Fault::io(&active.path, "allocate blocks for", error);
-            open.meter.allocate_ahead(&*open.file, ahead, preallocate).map_err(io)?;
+        active.with_writer(|open| {
             let transaction = open.db.begin_write().map_err(Fault::redb(&active.path, "write to"))?;
             let packed = self.fill(&transaction, sequence, group, now_ms)?;
             let before = open.meter.bytes_written();
@@ -291,44 +335,48 @@ impl Committer {
         counters.commit_sequence.store(sequence, Ordering::Release);
     }
 
-    /// After a failure: no more writes. The file is looked at through an overlay from now on, and the next segment's
-    /// header says where it ended, so that what the failed commit may have left behind it is ignored for ever.
+    /// After a failure: the file is never written again, and the store goes on in a new one if it can.
     fn fail(&mut self, fault: &Fault) -> CommitError {
         let cause = fault.text();
-        tracing::error!(cause, "a commit failed; the store is read-only until it is opened again");
+        tracing::error!(cause, "a commit failed; its segment is left");
         self.shared.set_read_only(cause.clone());
-        if let Err(fault) = self.active.abandon() {
-            tracing::error!(cause = fault.text(), "the segment that failed cannot be read until the next start");
-        }
-        self.failure_unrecorded = true;
-        self.record_failure();
+        self.active.abandon();
+        self.failed = true;
+        self.replace_failed();
         CommitError::Failed { cause }
     }
 
-    fn record_failure(&mut self) {
-        if !self.failure_unrecorded {
-            return;
-        }
-        let previous =
-            PreviousSegment { segment: self.active.id, last_sequence: self.active.last_sequence(), failed: true };
-        match begin_segment(&self.shared, &self.active, Some(previous)) {
-            Ok(next) => {
-                self.shared.segments.write().insert(next.id, Arc::new(next));
-                self.failure_unrecorded = false;
+    /// Begins the segment after one that failed; whether it could.
+    fn replace_failed(&mut self) -> bool {
+        match self.begin_next() {
+            Ok(()) => {
+                tracing::info!(segment = self.active.id, "commits are taken again");
+                self.failed = false;
+                self.shared.clear_read_only();
             }
-            Err(fault) => tracing::error!(cause = fault.text(), "the failure cannot be recorded yet"),
+            Err(fault) => {
+                tracing::warn!(cause = fault.text(), "no new segment can be made yet; the store is read-only");
+                self.shared.set_read_only(fault.text());
+            }
         }
+        !self.failed
     }
 
     fn roll_on_request(&mut self) -> Result<(), CommitError> {
-        if self.active.is_empty() { Ok(()) } else { self.roll().map_err(|fault| self.fail(&fault)) }
+        if self.active.is_empty() { Ok(()) } else { self.roll() }
+    }
+
+    /// Begins the next segment. Where it cannot, the active one is as good as before, and nothing was committed.
+    fn roll(&mut self) -> Result<(), CommitError> {
+        self.begin_next().map_err(|fault| {
+            tracing::warn!(cause = fault.text(), "no new segment can be made");
+            CommitError::ReadOnly { why: fault.text() }
+        })
     }
 
     /// Begins the next segment and leaves the active one to the sealer.
-    fn roll(&mut self) -> Result<(), Fault> {
-        let previous =
-            PreviousSegment { segment: self.active.id, last_sequence: self.active.last_sequence(), failed: false };
-        let next = Arc::new(begin_segment(&self.shared, &self.active, Some(previous))?);
+    fn begin_next(&mut self) -> Result<(), Fault> {
+        let next = Arc::new(begin_segment(&self.shared, Some(&self.active))?);
         self.shared.segments.write().insert(next.id, next.clone());
         let left = std::mem::replace(&mut self.active, next);
         // Without the sealer it stays as it is, with its index in memory, until the next start.
@@ -350,21 +398,22 @@ impl Drop for Committer {
 }
 
 /// Makes the segment after `before`, with a snapshot of everything committed so far.
-pub(crate) fn begin_segment(
-    shared: &Shared,
-    before: &Segment,
-    previous: Option<PreviousSegment>,
-) -> Result<Segment, Fault> {
+pub(crate) fn begin_segment(shared: &Shared, before: Option<&Segment>) -> Result<Segment, Fault> {
     let snapshot = snapshot_rows(shared)?;
+    let previous = before.map(|before| PreviousSegment {
+        segment: recovery::end_id(&before.header),
+        last_sequence: before.last_sequence(),
+    });
     let header = SegmentHeader {
         store: shared.segment_dir.store.0,
-        segment: before.id + 1,
+        segment: previous.map_or(1, |previous| previous.segment + 1),
         epoch: shared.next_epoch(),
-        first_sequence: before.last_sequence() + 1,
+        first_sequence: previous.map_or(1, |previous| previous.last_sequence + 1),
         previous,
         created_at_ms: shared.clock.now_ms(),
         partition_id_next: shared.partitions.next_id(),
-        snapshot_rows: snapshot.len() as u32,
+        snapshot_rows: snapshot.len() as u16,
+        replaces_until: None,
     };
     Segment::create(&shared.segment_dir, header, &snapshot)
 }

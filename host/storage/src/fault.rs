@@ -41,6 +41,12 @@ impl Fault {
         }
     }
 
+    /// Whether the disk has no room.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Fault::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// One line for a commit's answer and the read-only state.
     pub(crate) fn text(&self) -> String {
         match self {

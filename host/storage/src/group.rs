@@ -204,10 +204,10 @@ where
 
     /// Notes bytes at a position of a part, as a continuation of the last piece where they are one.
     fn note(&mut self, pieces: &mut Vec<Piece>, part: u16, position: usize, bytes: &[u8]) {
-        let (position, length) = (position as u32, bytes.len() as u32);
+        let (position, length) = (position as u64, bytes.len() as u32);
         let crc_before = self.crc;
         self.crc = crc32c::crc32c_append(crc_before, bytes);
-        match pieces.last_mut().filter(|last| last.part == part && last.position + last.length == position) {
+        match pieces.last_mut().filter(|last| last.part == part && last.position + u64::from(last.length) == position) {
             Some(last) => {
                 last.length += length;
                 last.crc = self.crc;
@@ -217,13 +217,13 @@ where
     }
 
     /// Writes part 0; where small data begins in its body.
-    fn finish(mut self, record: &CommitRecord) -> Result<u32, Fault> {
+    fn finish(mut self, record: &CommitRecord) -> Result<u64, Fault> {
         debug_assert_eq!(usize::from(self.parts_put), self.cut.parts.len(), "the cut fits the data");
         let record = record::to_vec(record);
         self.part.truncate(PART_HEADER_BYTES);
         self.part.extend_from_slice(&(record.len() as u32).to_le_bytes());
         self.part.extend_from_slice(&record);
-        let inline_base = (self.part.len() - PART_HEADER_BYTES) as u32;
+        let inline_base = (self.part.len() - PART_HEADER_BYTES) as u64;
         self.part.extend_from_slice(&self.inline);
         let crc = crc32c::crc32c(&self.part[PART_HEADER_BYTES..]);
         (self.put)(0, self.part, crc)?;

@@ -1,7 +1,7 @@
 //! Where the bytes of a partition lie within one segment.
 //!
 //! Owns [`Extent`] (one step of coverage and its bytes) and the index of segments that are not sealed yet, in memory. A
-//! sealed segment's index is rows in its file, read by `segment`.
+//! sealed segment's index is a file of its own (`index_file`).
 //!
 //! Invariant: a partition's extents in one segment tile one range of offsets, without holes.
 //!
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use protocol::PartitionId;
 
-/// Extents in one row of a sealed index: few enough to decode for one read, many enough to keep rows few.
+/// Extents in one row of an index file: few enough to decode for one read, many enough to keep rows few.
 pub(crate) const EXTENTS_PER_ROW: usize = 64;
 
 /// Bytes within one part's body, and the running checksum of that body before and behind them: a reader checks what it
@@ -19,7 +19,8 @@ pub(crate) const EXTENTS_PER_ROW: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Piece {
     pub(crate) part: u16,
-    pub(crate) position: u32,
+    /// Within the part's body, for an index in memory; within the file, for one that was read from an index file.
+    pub(crate) position: u64,
     pub(crate) length: u32,
     /// Checksum of the body (of the small data, in part 0) up to here.
     pub(crate) crc_before: u32,
@@ -64,12 +65,26 @@ impl Extent {
     }
 
     /// Moves the pieces in part 0, once it is known where its data begins.
-    pub(crate) fn move_inline(&mut self, base: u32) {
+    pub(crate) fn move_inline(&mut self, base: u64) {
         for piece in std::iter::once(&mut self.first).chain(&mut self.more) {
             if piece.part == 0 && piece.length > 0 {
                 piece.position += base;
             }
         }
+    }
+
+    /// The same extent with its pieces' positions mapped; `None` where one has none.
+    pub(crate) fn placed(&self, place: impl Fn(&Piece) -> Option<u64>) -> Option<Extent> {
+        let mut placed = self.clone();
+        for piece in std::iter::once(&mut placed.first).chain(&mut placed.more).filter(|piece| piece.length > 0) {
+            piece.position = place(piece)?;
+        }
+        Some(placed)
+    }
+
+    /// Whether it reaches past `from` and has a record batch that may hold a record at or after a time.
+    pub(crate) fn is_at_time(&self, from: u64, timestamp_ms: i64) -> bool {
+        self.cover_end > from && self.bytes() > 0 && self.max_timestamp_ms >= timestamp_ms
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -160,12 +175,22 @@ impl MemoryIndex {
         let extents = self.partitions.get(&partition)?;
         let first = extents.partition_point(|extent| extent.cover_end <= from);
         let mut later = extents[first..].iter();
-        later.find(|extent| extent.bytes() > 0 && extent.max_timestamp_ms >= timestamp_ms).cloned()
+        later.find(|extent| extent.is_at_time(from, timestamp_ms)).cloned()
     }
 
     /// Every partition's extents, in order.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (PartitionId, &[Extent])> {
         self.partitions.iter().map(|(id, extents)| (*id, extents.as_slice()))
+    }
+
+    /// The same index with every piece's position mapped; `None` where one has none.
+    pub(crate) fn placed(&self, place: impl Fn(u64, &Piece) -> Option<u64>) -> Option<MemoryIndex> {
+        let mut placed = MemoryIndex { entries: self.entries, held_records: self.held_records, ..Default::default() };
+        for (id, extents) in self.partitions() {
+            let extents = extents.iter().map(|extent| extent.placed(|piece| place(extent.sequence, piece)));
+            placed.partitions.insert(id, extents.collect::<Option<_>>()?);
+        }
+        Some(placed)
     }
 
     /// What is held, per partition.
@@ -174,7 +199,8 @@ impl MemoryIndex {
     }
 }
 
-fn span_of(extents: &[Extent]) -> Option<PartitionSpan> {
+/// What some extents, in order, hold.
+pub(crate) fn span_of(extents: &[Extent]) -> Option<PartitionSpan> {
     let (first, last) = (extents.first()?, extents.last()?);
     Some(PartitionSpan {
         cover_start: first.cover_start,

@@ -3,7 +3,7 @@
 //! Owns bytes and sizes only; no I/O.
 //!
 //! ```text
-//! log: (sequence u64, part u16) -> part
+//! log: (sequence u64, part u16) -> part; sequence 0 holds the segment's header (part 0) and its snapshot (1..)
 //!
 //! part     0 magic "wprt" | 4 part u16 | 6 version u16 | 8 sequence u64 | 16 epoch u64 | 24 segment u64
 //!         32 store id     | 48 body bytes u32 | 52 crc32c(body) u32 | 56 zero u32 | 60 crc32c(bytes 0..60) u32
@@ -13,6 +13,14 @@
 //! ```
 //! A leaf of redb is 2^k pages and holds one large value; one byte more would double it. So data is cut into bodies that
 //! fill a *page class* to the last byte, largest first, and what is left rides in part 0.
+//!
+//! A part says by itself where it belongs, so it can be found without redb, in whatever page it lies: that is how parts
+//! are read ([`parts_on_page`]), and how they are found again in a file that redb refuses.
+//!
+//! ```text
+//! leaf of the log (redb's file format 3): 0 type u8 = 1 | 1 zero | 2 rows u16 | 4 end of each value in the page, u32 x rows
+//!                                         | keys, 10 bytes each | values
+//! ```
 //!
 //! Start at [`cut`] and [`PartPlace`].
 
@@ -29,7 +37,12 @@ pub(crate) const PART_HEADER_BYTES: usize = 64;
 /// What a redb leaf with one row of the log spends beside the value: type and count (4), key (10), end of value (4).
 const LEAF_OVERHEAD_BYTES: usize = 18;
 
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// What a leaf of redb says of itself in its first byte.
+const LEAF: u8 = 1;
+
+const KEY_BYTES: usize = 10;
 
 /// Largest class: fewer, larger pages are faster (1 MiB reached 0.70 of the raw disk where 64 KiB reached 0.47).
 const CLASS_MAX_FEW: usize = 1 << 20;
@@ -113,6 +126,31 @@ impl PartPlace {
         header[60..64].copy_from_slice(&crc.to_le_bytes());
     }
 
+    /// A whole part with this body.
+    pub(crate) fn part_of(&self, body: &[u8]) -> Vec<u8> {
+        let mut part = vec![0; PART_HEADER_BYTES];
+        part.extend_from_slice(body);
+        self.write_header(&mut part, crc32c::crc32c(body));
+        part
+    }
+
+    /// Where a part says that it belongs, and the bytes of its body; `None` when this is no header of a part.
+    pub(crate) fn parse(header: &[u8]) -> Option<(PartPlace, u32)> {
+        let header: &[u8; PART_HEADER_BYTES] = header.first_chunk()?;
+        if header[..4] != MAGIC || header[6..8] != PART_VERSION.to_le_bytes() {
+            return None;
+        }
+        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if crc32c::crc32c(&header[..60]) != u32_at(60) {
+            return None;
+        }
+        let mut store = StoreId([0; 16]);
+        store.0.copy_from_slice(&header[32..48]);
+        let part = u16::from_le_bytes([header[4], header[5]]);
+        Some((PartPlace { store, segment: u64_at(24), epoch: u64_at(16), sequence: u64_at(8), part }, u32_at(48)))
+    }
+
     /// The body of a stored part that says it belongs here. The body's own checksum is *not* checked: a reader checks
     /// the checksums of the pieces it takes out ([`PartPlace::check_whole`] for the rest).
     pub(crate) fn body<'p>(&self, part: &'p [u8]) -> Result<&'p [u8], &'static str> {
@@ -144,6 +182,35 @@ impl PartPlace {
         let crc = u32::from_le_bytes([part[52], part[53], part[54], part[55]]);
         if crc32c::crc32c(body) == crc { Ok(body) } else { Err("a part has a wrong checksum") }
     }
+}
+
+/// A part that lies on a page: where it belongs, where it begins in the page, and its bytes, header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartOnPage {
+    pub(crate) place: PartPlace,
+    pub(crate) start: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The parts on a page of redb, of which at least the first 4 KiB are at hand. Pages that are not leaves of the log have
+/// none. Only headers are checked: a body may reach beyond what is at hand.
+pub(crate) fn parts_on_page(page: &[u8]) -> impl Iterator<Item = PartOnPage> + '_ {
+    let rows = match page {
+        [LEAF, _, low, high, ..] => usize::from(u16::from_le_bytes([*low, *high])),
+        _ => 0,
+    };
+    let end_of = move |row: usize| {
+        let end = page.get(4 + 4 * row..)?.first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*end) as usize)
+    };
+    let mut next = 4 + rows * (4 + KEY_BYTES);
+    let ends = (0..rows).map_while(end_of);
+    ends.filter_map(move |end| {
+        let start = std::mem::replace(&mut next, end);
+        let (place, body) = PartPlace::parse(page.get(start..)?)?;
+        let bytes = PART_HEADER_BYTES + body as usize;
+        (end.checked_sub(start) == Some(bytes)).then_some(PartOnPage { place, start, bytes })
+    })
 }
 
 #[cfg(test)]

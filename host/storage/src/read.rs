@@ -18,6 +18,9 @@ use crate::{
     tail,
 };
 
+/// How often a read is tried before it is told that the data is damaged.
+const READS_MAX: usize = 4;
+
 /// Record batches of one partition from an offset on, and how far they reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOutcome {
@@ -91,13 +94,25 @@ pub(crate) fn read(
     max_bytes: usize,
 ) -> Result<ReadOutcome, ReadError> {
     let partition = partitions.get(id).ok_or(ReadError::UnknownPartition { partition: id })?;
-    match locate(&partition, from, max_bytes)? {
+    again_if_moved(|| match locate(&partition, from, max_bytes)? {
         Located::Tail(outcome) => Ok(outcome),
         Located::Segment { span, high_watermark } => {
             let outcome = read_segment(&span.segment, id, from, high_watermark, max_bytes);
             outcome.map_err(|fault| explain(partitions, id, from, fault))
         }
+    })
+}
+
+/// Looks again where bytes are not what they should be: small ones move while their segment is written, and a segment may
+/// have been replaced by the cleaner since it was looked up. What is damaged stays so.
+fn again_if_moved<R>(mut read: impl FnMut() -> Result<R, ReadError>) -> Result<R, ReadError> {
+    for _ in 1..READS_MAX {
+        match read() {
+            Err(ReadError::Damaged { .. } | ReadError::Io { .. }) => {}
+            result => return result,
+        }
     }
+    read()
 }
 
 enum Located {
@@ -198,6 +213,11 @@ pub(crate) fn offset_for_timestamp(
     timestamp_ms: i64,
 ) -> Result<Option<Offset>, ReadError> {
     let partition = partitions.get(id).ok_or(ReadError::UnknownPartition { partition: id })?;
+    again_if_moved(|| find_time(partitions, &partition, timestamp_ms))
+}
+
+fn find_time(partitions: &Partitions, partition: &Partition, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+    let id = partition.id;
     let (spans, log_start, end) = partition.with(|state| (state.spans.clone(), state.log_start, state.next_offset));
     for SegmentSpan { segment, span } in spans.iter().filter(|span| span.span.max_timestamp_ms >= timestamp_ms) {
         let start = log_start.max(span.cover_start);

@@ -1,7 +1,7 @@
 //! The commit record: what part 0 of every commit says, in CBOR with integer keys, so that it can grow.
 //!
-//! Owns the encoded forms and nothing else. Also the segment header's snapshot and the rows of a sealed index, which are
-//! made of the same pieces.
+//! Owns the encoded forms and nothing else. Also the segment header and its snapshot, and the rows of an index file, which
+//! are made of the same pieces.
 //!
 //! Start at [`CommitRecord`].
 
@@ -80,7 +80,7 @@ pub(crate) struct PieceRow {
     #[n(0)]
     pub(crate) part: u16,
     #[n(1)]
-    pub(crate) position: u32,
+    pub(crate) position: u64,
     #[n(2)]
     pub(crate) length: u32,
     #[n(3)]
@@ -135,13 +135,13 @@ impl ExtentRow {
     }
 
     /// The extent; `inline_base` is where small data begins in part 0's body. `None` when the numbers make no sense.
-    pub(crate) fn extent(&self, sequence: u64, inline_base: u32, crcs: &mut CrcChain) -> Option<Extent> {
+    pub(crate) fn extent(&self, sequence: u64, inline_base: u64, crcs: &mut CrcChain) -> Option<Extent> {
         let cover_end = self.cover_start.checked_add(self.cover_count)?;
         let mut pieces = Vec::with_capacity(self.pieces.len());
         for row in &self.pieces {
             let base = if row.part == 0 { inline_base } else { 0 };
             let position = row.position.checked_add(base)?;
-            position.checked_add(row.length)?;
+            position.checked_add(u64::from(row.length))?;
             let crc_before = crcs.before(row);
             pieces.push(Piece { part: row.part, position, length: row.length, crc_before, crc: row.crc });
         }
@@ -238,9 +238,13 @@ pub(crate) struct SegmentHeader {
     pub(crate) created_at_ms: i64,
     #[n(6)]
     pub(crate) partition_id_next: PartitionId,
-    /// Rows of the snapshot that follow.
+    /// Rows of the snapshot that follow, in parts of their own.
     #[n(7)]
-    pub(crate) snapshot_rows: u32,
+    pub(crate) snapshot_rows: u16,
+    /// Set in a segment that the cleaner wrote: the last of the segments it stands for, from its own id on. Then it holds
+    /// the records that are left, and of the commits no more than one record, of their last sequence.
+    #[n(8)]
+    pub(crate) replaces_until: Option<u64>,
 }
 
 /// The segment before, as it stood when the next one was begun.
@@ -252,9 +256,6 @@ pub(crate) struct PreviousSegment {
     /// Whatever it holds beyond this never happened.
     #[n(1)]
     pub(crate) last_sequence: u64,
-    /// Whether a write or sync of it failed: then it is never written again, not even to seal it.
-    #[n(2)]
-    pub(crate) failed: bool,
 }
 
 /// A row of the header's snapshot: some partitions and some rows of the small state, as of the sequence before the
@@ -282,33 +283,6 @@ pub(crate) struct PartitionRow {
     pub(crate) next_offset: u64,
 }
 
-/// What a sealed segment holds of one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct SpanRow {
-    #[n(0)]
-    pub(crate) partition: PartitionId,
-    #[n(1)]
-    pub(crate) cover_start: u64,
-    #[n(2)]
-    pub(crate) cover_end: u64,
-    #[n(3)]
-    pub(crate) bytes: u64,
-    #[n(4)]
-    pub(crate) max_timestamp_ms: i64,
-}
-
-/// First row of a sealed segment's summary.
-#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct SummaryHead {
-    #[n(0)]
-    pub(crate) last_sequence: u64,
-    /// Rows of spans that follow.
-    #[n(1)]
-    pub(crate) span_rows: u32,
-}
-
 /// Encodes into a fresh buffer.
 pub(crate) fn to_vec<T: Encode<()>>(value: &T) -> Vec<u8> {
     match minicbor::to_vec(value) {
@@ -328,7 +302,7 @@ pub(crate) fn from_slice<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Option<T> {
 mod tests {
     use super::*;
 
-    fn piece(part: u16, position: u32, length: u32, crc_before: u32, crc: u32) -> Piece {
+    fn piece(part: u16, position: u64, length: u32, crc_before: u32, crc: u32) -> Piece {
         Piece { part, position, length, crc_before, crc }
     }
 

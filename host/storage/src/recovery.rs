@@ -1,8 +1,10 @@
 //! Opening: looks at every file without touching any, then rebuilds in memory what the commits say.
 //!
 //! Owns the order of things at start: lock, formats, headers, and only then the first write. Everything in memory comes
-//! from headers, summaries and commit records; a segment that was not closed is repaired by redb, its commits are read
-//! again, and the store goes on in a new one, so that an epoch never sees two histories.
+//! from headers, index files and commit records. A segment without an index file was not closed: its parts are looked up
+//! page by page, and how far its commits reach is said by the header of the next one, or by redb (`probe`). The store
+//! always goes on in a new segment, whose header says how far the one before is valid: no file is ever written by two
+//! runs, and no epoch sees two histories.
 //!
 //! Start at [`open`].
 
@@ -13,25 +15,24 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
 
 use crate::{
-    OpenError, StateChange, StateTable, StoreId, StoreOptions,
+    OpenError, ProbedFile, StateChange, StateTable, StoreId, StoreOptions,
     committer::{apply_change, begin_segment},
     fault::{Fault, file_name},
     file_system::{DirLock, FileEntry, FileSystem},
-    format::RowPlace,
     index::{MemoryIndex, PartitionSpan},
+    index_file::{IndexFile, OpenedIndex},
     partitions::{Partitions, SegmentSpan},
-    record::{CommitRecord, CrcChain, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
-    sealed::{self, Summary},
-    segment::{self, Index, NEW_SUFFIX, Segment, SegmentDir, Source},
+    parts::{self, PartMap},
+    record::{self, CommitRecord, CrcChain, PartitionRow, SegmentHeader, SnapshotRow, StateRow},
+    segment::{NEW_SUFFIX, Segment, SegmentDir},
     state::State,
-    state_file::{self, StateFile},
+    state_file::StateFile,
     store::{Counters, Shared},
 };
 
-const STATE_FILE: &str = "state.redb";
+pub(crate) const STATE_FILE: &str = "state.redb";
 
 /// redb writes a transaction's pages early once they fill half its cache, and then some of them twice: room for two
 /// large groups, and the trees' own pages even where groups are small.
@@ -55,25 +56,24 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
     let lock = lock(&*file_system, dir)?;
     let segments_dir = dir.join("segments");
     let found = look(&options, &segments_dir)?;
-    check_state_format(&options, &segments_dir, dir)?;
+    let state_applied = probe_state(&options, dir)?;
     check_chain(&segments_dir, &found)?;
     // Every file is of a format we know. From here on things are written.
     file_system.create_dir_all(&segments_dir).map_err(|error| Fault::io(&segments_dir, "create", error))?;
     file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))?;
     remove_unfinished(&*file_system, dir)?;
     remove_unfinished(&*file_system, &segments_dir)?;
+    let found = remove_replaced(&*file_system, &segments_dir, found)?;
     let store = match found.last() {
         Some(last) => StoreId(last.header.store),
         None => StoreId(options.clock.random_id()),
     };
     let segment_dir = Arc::new(segment_dir(&options, &segments_dir, store));
     let epoch = found.iter().map(|found| found.header.epoch).max().unwrap_or(0);
-    let (segments, clean) = open_segments(&segment_dir, &options, found)?;
-    let active = segments.last().cloned();
-    let Some(active) = active else { unreachable!("open_segments makes the first segment") };
-    let partitions = restore_partitions(&active)?;
+    let segments = open_segments(&segment_dir, &options, found)?;
+    let partitions = segments.last().map_or_else(|| Ok(Partitions::default()), |last| restore_partitions(last))?;
     place_spans(&partitions, &segments);
-    let state = open_state(dir, &options, store, &segments)?;
+    let state = open_state(dir, &options, store, state_applied, &segments)?;
     let shared = Shared {
         clock: options.clock.clone(),
         options,
@@ -85,11 +85,13 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
         counters: Counters::default(),
         read_only: Mutex::default(),
         retention: Mutex::default(),
-        last_epoch: epoch.max(active.header.epoch).into(),
+        last_epoch: epoch.into(),
     };
-    shared.counters.commit_sequence.store(active.last_sequence(), std::sync::atomic::Ordering::Release);
-    let active = if clean { active } else { leave_unclean(&shared, &active)? };
-    let unsealed = segments.into_iter().filter(|segment| segment.id != active.id && segment.is_writable()).collect();
+    let last_sequence = segments.last().map_or(0, |last| last.last_sequence());
+    shared.counters.commit_sequence.store(last_sequence, std::sync::atomic::Ordering::Release);
+    let active = Arc::new(begin_segment(&shared, segments.last().map(|last| &**last))?);
+    shared.segments.write().insert(active.id, active.clone());
+    let unsealed = segments.into_iter().filter(|segment| !segment.is_sealed()).collect();
     Ok(Opened { shared, active, unsealed, lock })
 }
 
@@ -100,72 +102,86 @@ fn lock(file_system: &dyn FileSystem, dir: &Path) -> Result<Box<dyn DirLock>, Op
 }
 
 fn segment_dir(options: &StoreOptions, dir: &Path, store: StoreId) -> SegmentDir {
-    SegmentDir {
-        file_system: options.file_system.clone(),
-        dir: dir.to_path_buf(),
-        store,
-        active_cache_bytes: ACTIVE_CACHE_BYTES_MIN.max(4 * options.group_bytes_max),
-        sealed_cache_bytes: options.cache_bytes / 4 * 3,
-        open_sealed: Mutex::default(),
-    }
+    let active_cache_bytes = ACTIVE_CACHE_BYTES_MIN.max(4 * options.group_bytes_max);
+    SegmentDir::new(options.file_system.clone(), dir, store, active_cache_bytes)
 }
 
 /// A segment's file, as it was found.
 struct Found {
     header: SegmentHeader,
-    /// Whether it was closed, so that it can be read as it is.
-    closed: bool,
-    summary: Option<Summary>,
+    content: Content,
     disk_bytes: u64,
+}
+
+enum Content {
+    Sealed(Box<OpenedIndex>),
+    /// Without an index file: its parts, also those that were never committed.
+    Parts(PartMap),
 }
 
 /// Reads what every segment says of itself, oldest first. Writes nothing.
 fn look(options: &StoreOptions, dir: &Path) -> Result<Vec<Found>, OpenError> {
     // The store's id is not known yet, and not needed to look.
     let segments = segment_dir(options, dir, StoreId([0; 16]));
-    let mut files = BTreeMap::new();
+    let (mut files, mut indices) = (BTreeMap::new(), BTreeMap::new());
     for entry in options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))? {
-        if let Some(id) = SegmentDir::parse_name(&entry.name) {
+        if let Some(id) = SegmentDir::parse_name(&entry.name, ".redb") {
             files.insert(id, entry);
+        } else if let Some(id) = SegmentDir::parse_name(&entry.name, ".index") {
+            indices.insert(id, entry);
         }
     }
-    files.into_iter().map(|(id, entry)| look_at(&segments, id, &entry)).collect()
+    files.into_iter().map(|(id, entry)| look_at(&segments, id, &entry, indices.get(&id))).collect()
 }
 
-fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry) -> Result<Found, OpenError> {
+fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntry>) -> Result<Found, OpenError> {
+    let disk_bytes = entry.disk_bytes + index.map_or(0, |index| index.disk_bytes);
+    if index.is_some() {
+        let path = dir.index_path(id);
+        match dir.open_to_read(&path).map_err(OpenError::from).and_then(|file| IndexFile::open(&path, id, &*file)) {
+            Ok(opened) => {
+                let (header, content) = (opened.header.clone(), Content::Sealed(Box::new(opened)));
+                return Ok(Found { header, content, disk_bytes });
+            }
+            Err(error @ OpenError::NewerFormat { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an index is made anew from its segment");
+            }
+        }
+    }
     let path = dir.path(id);
-    let (header, closed, summary) = match dir.open_read_only(&path)? {
-        Some(db) => {
-            let (header, summary) = look_into::<ReadOnlyDatabase>(&path, id, &db)?;
-            (header, true, summary)
-        }
-        None => {
-            let (header, _) = look_into::<Database>(&path, id, &dir.open_overlay(&path)?)?;
-            // Sealed and then not closed: what was written last cannot be told from what was not, so it is read again.
-            (header, false, None)
-        }
+    let file = dir.open_to_read(&path)?;
+    let found = parts::scan(&path, &*file)?;
+    // A file's parts are of one making; anything else was put there by somebody else.
+    let header = found.iter().find(|(place, _)| (place.segment, place.sequence, place.part) == (id, 0, 0));
+    let missing = || Fault::damaged(&path, "its header is missing, or has a wrong checksum");
+    let (header_place, header_at) = *header.ok_or_else(missing)?;
+    let body = parts::read_part(&path, &*file, header_place, header_at)?;
+    let header: SegmentHeader = record::from_slice(&body).ok_or_else(missing)?;
+    let same = |place: &crate::layout::PartPlace| {
+        (place.store.0, place.segment, place.epoch) == (header.store, header.segment, header.epoch)
     };
-    Ok(Found { header, closed, summary, disk_bytes: entry.disk_bytes })
+    if !same(&header_place) || header.first_sequence == 0 {
+        return Err(missing().into());
+    }
+    let parts = found.into_iter().filter(|(place, _)| same(place));
+    let parts = parts.map(|(place, at)| ((place.sequence, place.part), at)).collect();
+    Ok(Found { header, content: Content::Parts(parts), disk_bytes })
 }
 
-fn look_into<D: ReadableDatabase>(path: &Path, id: u64, db: &D) -> Result<(SegmentHeader, Option<Summary>), OpenError> {
-    let snapshot = db.begin_read().map_err(Fault::redb(path, "read"))?;
-    let header = segment::read_header(path, id, &snapshot)?;
-    let place = RowPlace { store: StoreId(header.store), file: id, table: "summary", key: &[] };
-    let summary = sealed::read_summary(path, place, &snapshot)?;
-    Ok((header, summary))
-}
-
-fn check_state_format(options: &StoreOptions, segments_dir: &Path, dir: &Path) -> Result<(), OpenError> {
+/// The sequence up to which the state is applied; `None` when there is no state, or none that can be used.
+fn probe_state(options: &StoreOptions, dir: &Path) -> Result<Option<u64>, OpenError> {
     let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
     if !entries.iter().any(|entry| entry.name == STATE_FILE) {
-        return Ok(());
+        return Ok(None);
     }
-    let path = dir.join(STATE_FILE);
-    let opener = segment_dir(options, segments_dir, StoreId([0; 16]));
-    match opener.open_read_only(&path)? {
-        Some(db) => state_file::check_format(&path, &db),
-        None => state_file::check_format(&path, &opener.open_overlay(&path)?),
+    match options.prober.probe(&*options.file_system, &dir.join(STATE_FILE), ProbedFile::State) {
+        Ok(applied) => Ok(Some(applied)),
+        Err(error @ OpenError::Damaged { .. }) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the state is set aside, and rebuilt");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -177,117 +193,113 @@ fn check_chain(dir: &Path, found: &[Found]) -> Result<(), OpenError> {
         if before.header.store != after.header.store {
             return Err(Fault::damaged(&path, "it belongs to another store").into());
         }
-        if after.header.epoch <= before.header.epoch || after.header.first_sequence < before.header.first_sequence {
+        if after.header.segment <= end_id(&before.header) {
+            continue;
+        }
+        if after.header.first_sequence < before.header.first_sequence {
             return Err(Fault::damaged(&path, "it is older than the segment before it").into());
         }
-        let Some(previous) = after.header.previous.filter(|previous| previous.segment == before.header.segment) else {
+        let (Some(end), Content::Sealed(opened)) = (end_of(&before.header, &after.header), &before.content) else {
             continue;
         };
-        if before.summary.as_ref().is_some_and(|summary| summary.last_sequence != previous.last_sequence) {
-            let what = format!("it says segment {} ended at commit {}", previous.segment, previous.last_sequence);
+        if opened.last_sequence != end {
+            let what = format!("it says segment {} ended at commit {end}", before.header.segment);
             return Err(Fault::damaged(&path, what).into());
         }
     }
     Ok(())
 }
 
+/// The last id that a segment stands for.
+pub(crate) fn end_id(header: &SegmentHeader) -> u64 {
+    header.replaces_until.unwrap_or(header.segment)
+}
+
+/// Where a segment ends, if the one found after it was made right after it.
+fn end_of(header: &SegmentHeader, after: &SegmentHeader) -> Option<u64> {
+    after.previous.filter(|previous| previous.segment == end_id(header)).map(|previous| previous.last_sequence)
+}
+
+/// Removes what was never finished, and indices whose segment is gone.
 fn remove_unfinished(file_system: &dyn FileSystem, dir: &Path) -> Result<(), OpenError> {
-    for entry in file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))? {
-        if entry.name.ends_with(&format!(".redb{NEW_SUFFIX}")) {
-            let path = dir.join(&entry.name);
+    let entries = file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
+    for FileEntry { name, .. } in &entries {
+        let unfinished =
+            name.ends_with(&format!(".redb{NEW_SUFFIX}")) || name.ends_with(&format!(".index{NEW_SUFFIX}"));
+        let orphan = name.strip_suffix(".index").is_some_and(|stem| {
+            let segment = format!("{stem}.redb");
+            !entries.iter().any(|entry| entry.name == segment)
+        });
+        if unfinished || orphan {
+            let path = dir.join(name);
             file_system.remove(&path).map_err(|error| Fault::io(&path, "remove", error))?;
         }
     }
     Ok(())
 }
 
-/// Opens every segment as it is to be used, with its index; the last for writing. Also says whether that one was closed.
+/// Removes segments for which another one stands: the cleaner was stopped between naming that one and removing these.
+fn remove_replaced(file_system: &dyn FileSystem, dir: &Path, found: Vec<Found>) -> Result<Vec<Found>, OpenError> {
+    let mut kept: Vec<Found> = Vec::with_capacity(found.len());
+    for found in found {
+        if kept.last().is_some_and(|before| found.header.segment <= end_id(&before.header)) {
+            for suffix in ["redb", "index"] {
+                let path = dir.join(format!("{:010}.{suffix}", found.header.segment));
+                match file_system.remove(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Fault::io(&path, "remove", error).into());
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            kept.push(found);
+        }
+    }
+    Ok(kept)
+}
+
+/// Every segment, ready to be read.
 fn open_segments(
     dir: &Arc<SegmentDir>,
     options: &StoreOptions,
     found: Vec<Found>,
-) -> Result<(Vec<Arc<Segment>>, bool), OpenError> {
-    let Some(last) = found.last() else {
-        let header = SegmentHeader {
-            store: dir.store.0,
-            segment: 1,
-            epoch: 1,
-            first_sequence: 1,
-            previous: None,
-            created_at_ms: options.clock.now_ms(),
-            partition_id_next: protocol::PartitionId(0),
-            snapshot_rows: 0,
-        };
-        return Ok((vec![Arc::new(Segment::create(dir, header, &[])?)], true));
-    };
-    let (last_id, clean) = (last.header.segment, last.closed);
-    let ends: Vec<Option<PreviousSegment>> = found.iter().skip(1).map(|next| next.header.previous).collect();
+) -> Result<Vec<Arc<Segment>>, OpenError> {
+    let ends: Vec<Option<u64>> = found.windows(2).map(|pair| end_of(&pair[0].header, &pair[1].header)).collect();
     let mut segments = Vec::with_capacity(found.len());
     for (at, found) in found.into_iter().enumerate() {
-        let end = ends.get(at).copied().flatten().filter(|end| end.segment == found.header.segment);
-        let segment = open_segment(dir, found, end, last_id)?;
-        segments.push(Arc::new(segment));
+        let end = ends.get(at).copied().flatten();
+        segments.push(Arc::new(open_segment(dir, options, found, end)?));
     }
-    Ok((segments, clean))
+    Ok(segments)
 }
 
 fn open_segment(
     dir: &Arc<SegmentDir>,
+    options: &StoreOptions,
     found: Found,
-    end: Option<PreviousSegment>,
-    last_id: u64,
+    end: Option<u64>,
 ) -> Result<Segment, OpenError> {
-    let Found { header, summary, disk_bytes, .. } = found;
-    let path = dir.path(header.segment);
-    let is_last = header.segment == last_id;
-    if let Some(summary) = summary.filter(|_| !is_last) {
-        let segment = Segment::new(dir.clone(), header, Source::Sealed, Index::Sealed);
-        segment.set_last_sequence(summary.last_sequence);
-        segment.set_disk_bytes(disk_bytes);
-        segment.set_spans_found(summary.spans);
-        return Ok(segment);
-    }
-    let failed = end.is_some_and(|end| end.failed);
-    let source = match failed {
-        true => Source::Overlay(dir.open_overlay(&path)?),
-        false => Source::Writable(dir.open_writable(&path, disk_bytes)?),
+    let Found { header, content, disk_bytes } = found;
+    let parts = match content {
+        Content::Sealed(opened) => return Ok(Segment::sealed(dir, *opened, disk_bytes)),
+        Content::Parts(parts) => parts,
     };
-    let segment = Segment::new(dir.clone(), header, source, Index::Memory(MemoryIndex::default()));
-    segment.set_disk_bytes(disk_bytes);
-    let last_valid = end.map_or(u64::MAX, |end| end.last_sequence);
-    let last = visit_records(&segment, segment.header.first_sequence, last_valid, |sequence, record, inline_base| {
+    let path = dir.path(header.segment);
+    // Commits end where the next segment says so; otherwise redb knows which of them it had finished.
+    let probe = || options.prober.probe(&*options.file_system, &path, ProbedFile::Segment);
+    let last = end.map_or_else(probe, Ok)?.max(header.first_sequence - 1);
+    let segment = Segment::found(dir, header, dir.open_to_read(&path)?, parts, disk_bytes);
+    segment.set_last_sequence(last);
+    segment.visit_records(0, last, |sequence, record, inline_base| {
         index_record(&segment, sequence, &record, inline_base)
     })?;
-    if end.is_some_and(|end| end.last_sequence != last) {
-        let what = format!("it ends at commit {last}, but the next segment says {last_valid}");
-        return Err(segment.damaged(what).into());
-    }
-    segment.set_last_sequence(last);
     let spans = segment.memory_index(MemoryIndex::spans).unwrap_or_default();
     segment.set_spans_found(spans);
     Ok(segment)
 }
 
-/// Visits the records of the commits `from..=to` that are there; the last sequence that is.
-fn visit_records(
-    segment: &Segment,
-    from: u64,
-    to: u64,
-    mut visit: impl FnMut(u64, CommitRecord, u32) -> Result<(), Fault>,
-) -> Result<u64, Fault> {
-    segment.with_read(|snapshot| {
-        let log = segment.open_log(snapshot)?;
-        let mut sequence = from;
-        while sequence <= to {
-            let Some((record, inline_base)) = segment.commit_record(&log, sequence)? else { break };
-            visit(sequence, record, inline_base)?;
-            sequence += 1;
-        }
-        Ok(sequence - 1)
-    })
-}
-
-fn index_record(segment: &Segment, sequence: u64, record: &CommitRecord, inline_base: u32) -> Result<(), Fault> {
+fn index_record(segment: &Segment, sequence: u64, record: &CommitRecord, inline_base: u64) -> Result<(), Fault> {
     let mut crcs = CrcChain::default();
     for row in &record.extents {
         let extent = row.extent.extent(sequence, inline_base, &mut crcs);
@@ -313,7 +325,7 @@ fn restore_partitions(last: &Segment) -> Result<Partitions, OpenError> {
         rows.into_iter().for_each(|row| partitions.insert(row));
     }
     partitions.set_next_id(last.header.partition_id_next);
-    visit_records(last, last.header.first_sequence, last.last_sequence(), |sequence, record, _| {
+    last.visit_records(0, last.last_sequence(), |sequence, record, _| {
         for row in &record.created {
             let (id, retention) = (row.id, row.retention);
             partitions.insert(PartitionRow { id, retention, log_start: 0, next_offset: 0 });
@@ -369,25 +381,21 @@ fn place_spans(partitions: &Partitions, segments: &[Arc<Segment>]) {
     }
 }
 
-/// After an unclean stop: the next segment's header says how far this one is valid, before anything else is committed.
-fn leave_unclean(shared: &Shared, active: &Segment) -> Result<Arc<Segment>, OpenError> {
-    let previous = PreviousSegment { segment: active.id, last_sequence: active.last_sequence(), failed: false };
-    let next = Arc::new(begin_segment(shared, active, Some(previous))?);
-    shared.segments.write().insert(next.id, next.clone());
-    Ok(next)
-}
-
 fn open_state(
     dir: &Path,
     options: &StoreOptions,
     store: StoreId,
+    applied: Option<u64>,
     segments: &[Arc<Segment>],
 ) -> Result<State, OpenError> {
     let path = dir.join(STATE_FILE);
-    let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
-    let cache_bytes = options.cache_bytes / 4;
-    let file = match entries.iter().find(|entry| entry.name == STATE_FILE) {
-        Some(entry) => StateFile::open(&*options.file_system, &path, Some(entry.disk_bytes), store, cache_bytes)?,
+    let cache_bytes = options.cache_bytes;
+    let file = match applied {
+        Some(_) => {
+            let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
+            let disk_bytes = entries.iter().find(|entry| entry.name == STATE_FILE).map(|entry| entry.disk_bytes);
+            StateFile::open(&*options.file_system, &path, disk_bytes, store, cache_bytes)?
+        }
         None => rebuild_state(&path, options, store, segments)?,
     };
     let applied = file.applied()?;
@@ -411,11 +419,11 @@ fn replay_state(path: &Path, state: &State, applied: u64, segments: &[Arc<Segmen
                 format!("it is at commit {applied}, and the next ones are gone; move it away to have it rebuilt");
             return Err(Fault::damaged(path, what).into());
         }
-        let reached = visit_records(segment, next, segment.last_sequence(), |sequence, record, _| {
+        segment.visit_records(next, segment.last_sequence(), |sequence, record, _| {
             state.push(sequence, record.state.into_iter().map(|StateRow(change)| change));
             state.wait_for_room().map_err(|cause| Fault::io(path, "apply to", std::io::Error::other(cause)))
         })?;
-        next = reached + 1;
+        next = segment.last_sequence() + 1;
     }
     Ok(())
 }
@@ -429,14 +437,15 @@ fn rebuild_state(
     segments: &[Arc<Segment>],
 ) -> Result<StateFile, OpenError> {
     let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
-    let mut file = StateFile::open(&*options.file_system, &new_path, None, store, options.cache_bytes / 4)?;
-    let Some(last) = segments.last() else { unreachable!("a store has a segment") };
-    if last.last_sequence() > 0 {
-        tracing::warn!(file = file_name(path), "it is missing, and is rebuilt from the segments");
-    }
+    let mut file = StateFile::open(&*options.file_system, &new_path, None, store, options.cache_bytes)?;
+    let Some(last) = segments.last() else {
+        file.rename(&*options.file_system, path)?;
+        return Ok(file);
+    };
+    tracing::warn!(file = file_name(path), "it is missing, and is rebuilt from the segments");
     let mut pending = Pending { file: &file, rows: BTreeMap::new(), bytes: 0 };
     for segment in segments {
-        visit_records(segment, segment.header.first_sequence, segment.last_sequence(), |_, record, _| {
+        segment.visit_records(0, segment.last_sequence(), |_, record, _| {
             let rows = record.state.into_iter().filter(|StateRow(change)| change.table == StateTable::PluginState);
             pending.add(rows)
         })?;
@@ -444,7 +453,7 @@ fn rebuild_state(
     for SnapshotRow { state, .. } in last.snapshot()? {
         pending.add(state)?;
     }
-    visit_records(last, last.header.first_sequence, last.last_sequence(), |_, record, _| {
+    last.visit_records(0, last.last_sequence(), |_, record, _| {
         let rows = record.state.into_iter().filter(|StateRow(change)| change.table.is_small());
         pending.add(rows)
     })?;

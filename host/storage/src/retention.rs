@@ -150,7 +150,7 @@ fn remove_dead_segments(shared: &Shared, report: &mut RetentionReport) -> Result
     let living = shared.partitions.living_segments();
     let candidates: Vec<_> = shared.segments.read().range(..active).map(|(_, segment)| segment.clone()).collect();
     let dead: Vec<_> =
-        candidates.into_iter().filter(|segment| !living.contains(&segment.id) && !segment.is_writable()).collect();
+        candidates.into_iter().filter(|segment| !living.contains(&segment.id) && segment.is_sealed()).collect();
     let Some(last) = dead.last() else { return Ok(()) };
     if shared.state.applied() < last.last_sequence() {
         shared.state.flush().map_err(|cause| RetentionError::State { cause })?;

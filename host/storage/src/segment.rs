@@ -1,14 +1,15 @@
 //! One file of the log: creation, the parts in it, and where its index is.
 //!
-//! Owns a segment's redb file from creation to unlinking. Only the committer writes to the active one, only the sealer
-//! (`sealed`) to one that was left; a sealed or failed one is never written.
+//! Owns a segment's redb file, and its index file, from creation to unlinking. Only the active segment is written, by the
+//! committer, through redb; what was left is closed and never written again, whatever is wrong with it. Records are read
+//! by their position in the file, which needs no redb and so survives damage to its trees.
 //!
 //! ```text
-//! creation: NNNNNNNNNN.redb.new, header committed -> renamed, directory synced -> active -> sealed -> unlinked
-//!                                                                          \-> failed: read through an overlay
+//! creation: NNNNNNNNNN.redb.new, header committed -> renamed, directory synced -> active -> left -> sealed (.index) -> unlinked
+//!                                                                                  \-> failed: left at once
 //! ```
 //!
-//! Locks, in this order: `source`, `index`. Neither is held while another module is called.
+//! Locks, in this order: `writer`, `data`. Neither is held while another module is called, but for `parts`.
 //!
 //! Start at [`Segment`].
 
@@ -20,34 +21,32 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use protocol::PartitionId;
-use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
-    TableDefinition,
-};
+use redb::{Builder, Database};
 
 use crate::{
     StoreId,
-    backend::{FileBackend, FileMeter, OverlayBackend},
-    fault::Fault,
+    backend::{FileBackend, FileMeter},
+    fault::{Fault, file_name},
     file_system::{FileSystem, OpenMode, StoreFile},
-    format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow, RowPlace},
-    index::{Extent, MemoryIndex, PartitionSpan},
-    layout::{LOG_TABLE, PartPlace},
+    format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow},
+    index::{Extent, MemoryIndex, PartitionSpan, Piece},
+    index_file::{self, IndexFile, OpenedIndex},
+    layout::{LOG_TABLE, PART_HEADER_BYTES, PartPlace},
+    parts::{Locator, PartMap, read_part},
     record::{self, CommitRecord, SegmentHeader, SnapshotRow},
-    sealed,
 };
 
-/// The table with the header at 0 and its snapshot from 1 on.
-pub(crate) const HEADER_TABLE: TableDefinition<'static, u32, &'static [u8]> = TableDefinition::new("header");
-
-/// Sealed segments kept open. Each costs a file handle, some 10 KiB, and its share of the cache.
-const OPEN_SEALED_MAX: usize = 8;
+/// Sealed segments whose files are kept open.
+const OPEN_FILES_MAX: usize = 32;
 
 /// Suffix of a file that is being made; one that is found at start was never finished and is removed.
 pub(crate) const NEW_SUFFIX: &str = ".new";
+
+/// The position of a piece whose part was not found when the index was made.
+const LOST: u64 = u64::MAX;
 
 /// What every segment of a store needs.
 pub(crate) struct SegmentDir {
@@ -56,100 +55,138 @@ pub(crate) struct SegmentDir {
     pub(crate) store: StoreId,
     /// redb's cache for the active segment: twice the pages of the largest group, or they are written twice.
     pub(crate) active_cache_bytes: usize,
-    /// redb's cache for all open sealed segments together.
-    pub(crate) sealed_cache_bytes: usize,
-    /// Sealed segments that are open, the last used at the back.
-    pub(crate) open_sealed: Mutex<Vec<(u64, Arc<ReadOnlyDatabase>)>>,
+    /// Files of sealed segments that are open, the last used at the back.
+    open: Mutex<Vec<OpenFiles>>,
+}
+
+/// The two files of a sealed segment.
+#[derive(Clone)]
+struct OpenFiles {
+    segment: u64,
+    epoch: u64,
+    data: Arc<dyn StoreFile>,
+    index: Arc<dyn StoreFile>,
 }
 
 impl SegmentDir {
+    pub(crate) fn new(file_system: Arc<dyn FileSystem>, dir: &Path, store: StoreId, active_cache_bytes: usize) -> Self {
+        SegmentDir { file_system, dir: dir.to_path_buf(), store, active_cache_bytes, open: Mutex::default() }
+    }
+
     pub(crate) fn path(&self, id: u64) -> PathBuf {
         self.dir.join(format!("{id:010}.redb"))
     }
 
-    /// The id in a segment's file name.
-    pub(crate) fn parse_name(name: &str) -> Option<u64> {
-        let digits = name.strip_suffix(".redb")?;
+    pub(crate) fn index_path(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("{id:010}.index"))
+    }
+
+    /// The id in a file's name, which ends so.
+    pub(crate) fn parse_name(name: &str, suffix: &str) -> Option<u64> {
+        let digits = name.strip_suffix(suffix)?;
         (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
     }
 
-    fn sealed(&self, id: u64) -> Result<Arc<ReadOnlyDatabase>, Fault> {
-        let mut open = self.open_sealed.lock();
-        let db = match open.iter().position(|(open_id, _)| *open_id == id) {
-            Some(at) => open.remove(at).1,
-            None => {
-                let path = self.path(id);
-                let db = self.open_read_only(&path)?.ok_or_else(|| Fault::damaged(&path, "it was not closed"))?;
-                Arc::new(db)
-            }
+    pub(crate) fn open_to_read(&self, path: &Path) -> Result<Arc<dyn StoreFile>, Fault> {
+        self.file_system.open(path, OpenMode::ReadOnly).map_err(|error| Fault::io(path, "open", error))
+    }
+
+    fn files(&self, segment: u64, epoch: u64) -> Result<OpenFiles, Fault> {
+        let mut open = self.open.lock();
+        let files = match open.iter().position(|files| (files.segment, files.epoch) == (segment, epoch)) {
+            Some(at) => open.remove(at),
+            None => OpenFiles {
+                segment,
+                epoch,
+                data: self.open_to_read(&self.path(segment))?,
+                index: self.open_to_read(&self.index_path(segment))?,
+            },
         };
-        open.push((id, db.clone()));
-        if open.len() > OPEN_SEALED_MAX {
+        open.push(files.clone());
+        if open.len() > OPEN_FILES_MAX {
             open.remove(0);
         }
-        Ok(db)
+        Ok(files)
     }
 
-    /// Opens a file without writing to it; `None` when it was not closed and needs a repair first.
-    pub(crate) fn open_read_only(&self, path: &Path) -> Result<Option<ReadOnlyDatabase>, Fault> {
-        let file = self.file_system.open(path, OpenMode::ReadOnly).map_err(|error| Fault::io(path, "open", error))?;
-        let backend = FileBackend::new(file, Arc::default());
-        let mut builder = Builder::new();
-        builder.set_cache_size(self.sealed_cache_bytes / OPEN_SEALED_MAX);
-        match builder.open_read_only_with_backend(backend) {
-            Ok(db) => Ok(Some(db)),
-            Err(DatabaseError::RepairAborted) => Ok(None),
-            Err(error) => Err(Fault::redb(path, "open")(error)),
-        }
+    fn forget_files(&self, segment: u64, epoch: u64) {
+        self.open.lock().retain(|files| (files.segment, files.epoch) != (segment, epoch));
     }
 
-    /// Opens a file so that repairs and anything else redb writes stay in memory.
-    pub(crate) fn open_overlay(&self, path: &Path) -> Result<Database, Fault> {
-        let file = self.file_system.open(path, OpenMode::ReadOnly).map_err(|error| Fault::io(path, "open", error))?;
-        let backend = OverlayBackend::new(file).map_err(|error| Fault::io(path, "open", error))?;
-        let mut builder = Builder::new();
-        builder.set_cache_size(self.sealed_cache_bytes / OPEN_SEALED_MAX);
-        builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))
+    /// Puts a whole file into the directory: durable before it has its name, and its name durable at return.
+    pub(crate) fn put_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+        let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
+        remove_if_there(&*self.file_system, &new_path)?;
+        let io = |action| move |error| Fault::io(path, action, error);
+        let file = self.file_system.open(&new_path, OpenMode::New).map_err(io("create"))?;
+        file.write_at(0, bytes).map_err(io("write"))?;
+        file.sync_data().map_err(io("sync"))?;
+        self.name_file(&new_path, path)
     }
 
-    /// Opens a file for writing, repairing it where it was not closed.
-    pub(crate) fn open_writable(&self, path: &Path, disk_bytes: u64) -> Result<OpenFile, Fault> {
-        let file = self.file_system.open(path, OpenMode::Existing).map_err(|error| Fault::io(path, "open", error))?;
-        self.writable(path, file, FileMeter::starting_at(disk_bytes))
+    /// Gives a finished file its name, durably.
+    pub(crate) fn name_file(&self, from: &Path, to: &Path) -> Result<(), Fault> {
+        self.file_system.rename(from, to).map_err(|error| Fault::io(to, "name", error))?;
+        self.file_system.sync_dir(&self.dir).map_err(|error| Fault::io(&self.dir, "sync", error))
     }
 
-    fn writable(&self, path: &Path, file: Arc<dyn StoreFile>, meter: FileMeter) -> Result<OpenFile, Fault> {
-        let meter = Arc::new(meter);
-        let backend = FileBackend::new(file.clone(), meter.clone());
+    /// Makes a segment's file under another name than its own, with header and snapshot durable in it.
+    pub(crate) fn begin_file(
+        &self,
+        new_path: &Path,
+        header: &SegmentHeader,
+        snapshot: &[SnapshotRow],
+    ) -> Result<Writer, Fault> {
+        remove_if_there(&*self.file_system, new_path)?;
+        let file = self.file_system.open(new_path, OpenMode::New);
+        let file = file.map_err(|error| Fault::io(new_path, "create", error))?;
+        let meter = Arc::<FileMeter>::default();
+        let locator = Arc::new(Locator::new(self.store, header.segment, header.epoch));
+        let backend = FileBackend::new(file.clone(), meter.clone(), Some(locator.clone()));
         let mut builder = Builder::new();
         builder.set_cache_size(self.active_cache_bytes);
-        let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
-        Ok(OpenFile { db, file, meter })
+        let db = builder.create_with_backend(backend).map_err(Fault::redb(new_path, "create"))?;
+        write_header(&db, new_path, self.store, header, snapshot)?;
+        Ok(Writer { db, file, meter, locator })
     }
 }
 
-/// A file that is open for writing.
-pub(crate) struct OpenFile {
+fn remove_if_there(file_system: &dyn FileSystem, path: &Path) -> Result<(), Fault> {
+    match file_system.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(path, "remove", error)),
+        _ => Ok(()),
+    }
+}
+
+/// A file that is being written.
+pub(crate) struct Writer {
     pub(crate) db: Database,
     pub(crate) file: Arc<dyn StoreFile>,
     pub(crate) meter: Arc<FileMeter>,
+    pub(crate) locator: Arc<Locator>,
 }
 
-/// How a segment's file is read, and by whom it may be written.
-pub(crate) enum Source {
-    /// The active segment, or one that waits to be sealed.
-    Writable(OpenFile),
-    /// A file on which a write failed: redb's repairs stay in memory.
-    Overlay(Database),
-    /// Closed; opened on demand, read-only.
-    Sealed,
+impl Writer {
+    /// Ends writing for good; what the file takes of the disk. Everything committed is durable already, so a failure
+    /// to close in order is only worth a line in the log.
+    pub(crate) fn close(self, path: &Path) -> u64 {
+        let Writer { db, file, meter, .. } = self;
+        if let Err(error) = db.close() {
+            tracing::warn!(%error, file = file_name(path), "a segment was not closed in order");
+        }
+        if let Err(error) = meter.release_unused(&*file) {
+            tracing::warn!(%error, file = file_name(path), "blocks allocated ahead cannot be given back");
+        }
+        meter.disk_bytes()
+    }
 }
 
-/// Where the index is.
-pub(crate) enum Index {
-    Memory(MemoryIndex),
-    /// In the file's own tables.
-    Sealed,
+/// Where a segment's records are looked up.
+enum Data {
+    /// It is active, or was left and is not sealed yet.
+    Memory { index: MemoryIndex, locator: Arc<Locator>, file: Arc<dyn StoreFile> },
+    /// Its index is a file.
+    Sealed(Arc<IndexFile>),
 }
 
 /// One segment.
@@ -158,8 +195,9 @@ pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) dir: Arc<SegmentDir>,
     pub(crate) path: PathBuf,
-    source: RwLock<Source>,
-    index: RwLock<Index>,
+    /// redb, as long as this is the active segment.
+    writer: RwLock<Option<Writer>>,
+    data: RwLock<Data>,
     last_sequence: AtomicU64,
     disk_bytes: AtomicU64,
     /// What it was found to hold at start, until the partitions are told.
@@ -173,16 +211,15 @@ impl std::fmt::Debug for Segment {
 }
 
 impl Segment {
-    /// A segment as it was found, or made.
-    pub(crate) fn new(dir: Arc<SegmentDir>, header: SegmentHeader, source: Source, index: Index) -> Segment {
+    fn new(dir: Arc<SegmentDir>, header: SegmentHeader, writer: Option<Writer>, data: Data) -> Segment {
         let id = header.segment;
         let path = dir.path(id);
         Segment {
             id,
             path,
             dir,
-            source: RwLock::new(source),
-            index: RwLock::new(index),
+            writer: RwLock::new(writer),
+            data: RwLock::new(data),
             last_sequence: AtomicU64::new(header.first_sequence - 1),
             disk_bytes: AtomicU64::new(0),
             spans_found: Mutex::default(),
@@ -198,19 +235,37 @@ impl Segment {
     ) -> Result<Segment, Fault> {
         let path = dir.path(header.segment);
         let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
-        let file_system = &dir.file_system;
-        // What an attempt before left behind.
-        if let Err(error) = file_system.remove(&new_path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Fault::io(&new_path, "remove", error));
-        }
-        let file = file_system.open(&new_path, OpenMode::New).map_err(|error| Fault::io(&path, "create", error))?;
-        let open = dir.writable(&new_path, file, FileMeter::default())?;
-        write_header(&open.db, dir.store, &path, &header, snapshot)?;
-        file_system.rename(&new_path, &path).map_err(|error| Fault::io(&path, "name", error))?;
-        file_system.sync_dir(&dir.dir).map_err(|error| Fault::io(&dir.dir, "sync", error))?;
-        Ok(Segment::new(dir.clone(), header, Source::Writable(open), Index::Memory(MemoryIndex::default())))
+        let writer = dir.begin_file(&new_path, &header, snapshot)?;
+        dir.name_file(&new_path, &path)?;
+        let (locator, file) = (writer.locator.clone(), writer.file.clone());
+        let data = Data::Memory { index: MemoryIndex::default(), locator, file };
+        Ok(Segment::new(dir.clone(), header, Some(writer), data))
+    }
+
+    /// A segment whose index file was opened.
+    pub(crate) fn sealed(dir: &Arc<SegmentDir>, opened: OpenedIndex, disk_bytes: u64) -> Segment {
+        let OpenedIndex { header, last_sequence, spans, index } = opened;
+        let segment = Segment::new(dir.clone(), header, None, Data::Sealed(Arc::new(index)));
+        segment.set_last_sequence(last_sequence);
+        segment.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        *segment.spans_found.lock() = spans;
+        segment
+    }
+
+    /// A segment that was left without an index; its parts were found, and `index` made of its records.
+    pub(crate) fn found(
+        dir: &Arc<SegmentDir>,
+        header: SegmentHeader,
+        file: Arc<dyn StoreFile>,
+        parts: PartMap,
+        disk_bytes: u64,
+    ) -> Segment {
+        let locator = Locator::new(dir.store, header.segment, header.epoch);
+        locator.found(parts);
+        let data = Data::Memory { index: MemoryIndex::default(), locator: Arc::new(locator), file };
+        let segment = Segment::new(dir.clone(), header, None, data);
+        segment.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        segment
     }
 
     /// Sequence of the last commit in it; one less than its first when there is none.
@@ -226,21 +281,15 @@ impl Segment {
         self.last_sequence() < self.header.first_sequence
     }
 
-    /// What its file takes of the disk.
+    /// What its files take of the disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        match &*self.source.read() {
-            Source::Writable(open) => open.meter.disk_bytes(),
-            Source::Overlay(_) | Source::Sealed => self.disk_bytes.load(Ordering::Relaxed),
-        }
+        let written = self.writer.read().as_ref().map(|writer| writer.meter.disk_bytes());
+        written.unwrap_or_else(|| self.disk_bytes.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_disk_bytes(&self, bytes: u64) {
-        self.disk_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Whether it is the active one, or waits to be sealed.
-    pub(crate) fn is_writable(&self) -> bool {
-        matches!(*self.source.read(), Source::Writable(_))
+    /// Whether its index is a file, and nothing of it is ever written again.
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(*self.data.read(), Data::Sealed(_))
     }
 
     /// Whether record batches were ever put into it while its index was in memory.
@@ -256,12 +305,13 @@ impl Segment {
         std::mem::take(&mut self.spans_found.lock())
     }
 
-    /// Removes its file for good. Reads that have begun end as they would have.
+    /// Removes its files for good. Reads that have begun end as they would have.
     pub(crate) fn unlink(&self) -> Result<(), Fault> {
-        self.dir.open_sealed.lock().retain(|(id, _)| *id != self.id);
-        let file_system = &self.dir.file_system;
-        file_system.remove(&self.path).map_err(|error| Fault::io(&self.path, "unlink", error))?;
-        file_system.sync_dir(&self.dir.dir).map_err(|error| Fault::io(&self.dir.dir, "sync", error))
+        self.dir.forget_files(self.id, self.header.epoch);
+        // The index last: alone it is nobody's, and is removed at the next start.
+        remove_if_there(&*self.dir.file_system, &self.path)?;
+        remove_if_there(&*self.dir.file_system, &self.dir.index_path(self.id))?;
+        self.dir.file_system.sync_dir(&self.dir.dir).map_err(|error| Fault::io(&self.dir.dir, "sync", error))
     }
 
     /// The place of a part of this segment.
@@ -269,95 +319,102 @@ impl Segment {
         PartPlace { store: self.dir.store, segment: self.id, epoch: self.header.epoch, sequence, part }
     }
 
-    /// The place of a row of this segment.
-    pub(crate) fn row_place<'a>(&self, table: &'a str, key: &'a [u8]) -> RowPlace<'a> {
-        RowPlace { store: self.dir.store, file: self.id, table, key }
-    }
-
     pub(crate) fn damaged(&self, what: impl Into<String>) -> Fault {
         Fault::damaged(&self.path, what)
     }
 
     /// Runs `write` on the file of the active segment.
-    pub(crate) fn with_writable<R>(&self, write: impl FnOnce(&OpenFile) -> Result<R, Fault>) -> Result<R, Fault> {
-        match &*self.source.read() {
-            Source::Writable(open) => write(open),
-            Source::Overlay(_) | Source::Sealed => Err(self.damaged("it is not open for writing")),
+    pub(crate) fn with_writer<R>(&self, write: impl FnOnce(&Writer) -> Result<R, Fault>) -> Result<R, Fault> {
+        match &*self.writer.read() {
+            Some(writer) => write(writer),
+            None => Err(Fault::io(&self.path, "write to", std::io::Error::other("it was left"))),
         }
     }
 
-    /// Runs `read` on a snapshot of the file.
-    pub(crate) fn with_read<R>(&self, read: impl FnOnce(&ReadTransaction) -> Result<R, Fault>) -> Result<R, Fault> {
-        let source = self.source.read();
-        let snapshot = match &*source {
-            Source::Writable(open) => open.db.begin_read(),
-            Source::Overlay(db) => db.begin_read(),
-            Source::Sealed => self.dir.sealed(self.id)?.begin_read(),
-        };
-        read(&snapshot.map_err(Fault::redb(&self.path, "read"))?)
-    }
-
-    /// Takes over the file's further life: what it was is handed to `change`, which says what it is from now on.
-    /// Readers wait meanwhile.
-    pub(crate) fn change_source(
-        &self,
-        change: impl FnOnce(Source) -> (Source, Result<(), Fault>),
-    ) -> Result<(), Fault> {
-        let mut source = self.source.write();
-        let (after, result) = change(std::mem::replace(&mut *source, Source::Sealed));
-        *source = after;
-        result
-    }
-
-    /// After a failed write or sync: never writes to the file again, and reads it through an overlay.
-    pub(crate) fn abandon(&self) -> Result<(), Fault> {
-        self.change_source(|source| {
-            let Source::Writable(OpenFile { db, meter, .. }) = source else { return (source, Ok(())) };
+    /// After a failed write or sync: never writes to the file again.
+    pub(crate) fn abandon(&self) {
+        if let Some(Writer { db, meter, .. }) = self.writer.write().take() {
             meter.freeze();
-            self.set_disk_bytes(meter.disk_bytes());
+            self.disk_bytes.store(meter.disk_bytes(), Ordering::Relaxed);
             drop(db);
-            match self.dir.open_overlay(&self.path) {
-                Ok(db) => (Source::Overlay(db), Ok(())),
-                Err(fault) => (Source::Sealed, Err(fault)),
-            }
-        })
+        }
+    }
+
+    /// Closes the file, writes the index file, and forgets the index in memory. Nothing happens to a sealed one.
+    pub(crate) fn seal(&self) -> Result<(), Fault> {
+        let writer = self.writer.write().take();
+        if let Some(writer) = writer {
+            self.disk_bytes.store(writer.close(&self.path), Ordering::Relaxed);
+        }
+        let Some(bytes) = self.encode_index() else { return Ok(()) };
+        let path = self.dir.index_path(self.id);
+        self.dir.put_file(&path, &bytes)?;
+        let file = self.dir.open_to_read(&path)?;
+        let opened = IndexFile::open(&path, self.id, &*file);
+        let opened = opened.map_err(|error| Fault::damaged(&path, format!("it was just written: {error}")))?;
+        self.disk_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        *self.data.write() = Data::Sealed(Arc::new(opened.index));
+        Ok(())
+    }
+
+    fn encode_index(&self) -> Option<Vec<u8>> {
+        let data = self.data.read();
+        let Data::Memory { index, locator, .. } = &*data else { return None };
+        let (parts, last_sequence) = (self.committed(locator.parts()), self.last_sequence());
+        let placed = index.placed(|sequence, piece| {
+            let part = parts.get(&(sequence, piece.part));
+            let place = format!("commit {sequence}, part {}", piece.part);
+            part.is_none()
+                .then(|| tracing::error!(file = file_name(&self.path), place, "records are lost: no such part"));
+            Some(part.map_or(LOST, |part| part.position + PART_HEADER_BYTES as u64 + piece.position))
+        });
+        Some(index_file::encode(&self.header, last_sequence, index_file::partitions_of(&placed?), &parts))
+    }
+
+    /// Without what was written and never committed.
+    fn committed(&self, mut parts: PartMap) -> PartMap {
+        parts.split_off(&(self.last_sequence() + 1, 0));
+        parts
     }
 
     /// Runs `f` on the index in memory; `None` when the segment is sealed.
     pub(crate) fn memory_index<R>(&self, f: impl FnOnce(&MemoryIndex) -> R) -> Option<R> {
-        match &*self.index.read() {
-            Index::Memory(index) => Some(f(index)),
-            Index::Sealed => None,
+        match &*self.data.read() {
+            Data::Memory { index, .. } => Some(f(index)),
+            Data::Sealed(_) => None,
         }
     }
 
     /// [`Segment::memory_index`], to change it.
     pub(crate) fn memory_index_mut<R>(&self, f: impl FnOnce(&mut MemoryIndex) -> R) -> Option<R> {
-        match &mut *self.index.write() {
-            Index::Memory(index) => Some(f(index)),
-            Index::Sealed => None,
+        match &mut *self.data.write() {
+            Data::Memory { index, .. } => Some(f(index)),
+            Data::Sealed(_) => None,
         }
     }
 
-    /// Forgets the index in memory: the file's own serves from now on.
-    pub(crate) fn set_index_sealed(&self) {
-        *self.index.write() = Index::Sealed;
-    }
-
-    /// The extents of a partition from the one that covers `from` on, until they hold `bytes_max`.
+    /// The extents of a partition from the one that covers `from` on, until they hold `bytes_max`; their pieces have
+    /// positions within the file.
     pub(crate) fn extents_from(
         &self,
         partition: PartitionId,
         from: u64,
         bytes_max: usize,
     ) -> Result<Vec<Extent>, Fault> {
-        let mut bytes = 0;
-        let more = |extent: &Extent| {
-            bytes += extent.bytes();
-            bytes < bytes_max as u64
+        let index_file = match &*self.data.read() {
+            Data::Memory { index, locator, .. } => {
+                let mut bytes = 0;
+                let more = |extent: &Extent| {
+                    bytes += extent.bytes();
+                    bytes < bytes_max as u64
+                };
+                let extents = index.extents_from(partition, from, more);
+                return Ok(extents.into_iter().map(|extent| placed_now(locator, extent)).collect());
+            }
+            Data::Sealed(index_file) => index_file.clone(),
         };
-        let extents = self.memory_index(|index| index.extents_from(partition, from, more));
-        extents.map_or_else(|| sealed::extents_from(self, partition, from, bytes_max), Ok)
+        let files = self.dir.files(self.id, self.header.epoch)?;
+        index_file.extents_from(&*files.index, partition, from, bytes_max)
     }
 
     /// The first extent that reaches past `from` and has a timestamp at or after `timestamp_ms`.
@@ -367,80 +424,127 @@ impl Segment {
         from: u64,
         timestamp_ms: i64,
     ) -> Result<Option<Extent>, Fault> {
-        let found = self.memory_index(|index| index.extent_at_time(partition, from, timestamp_ms));
-        found.map_or_else(|| sealed::extent_at_time(self, partition, from, timestamp_ms), Ok)
-    }
-
-    /// The bytes of some extents, each whole and checked.
-    pub(crate) fn read_extents(&self, extents: &[Extent]) -> Result<Vec<Bytes>, Fault> {
-        self.with_read(|snapshot| {
-            let log = self.open_log(snapshot)?;
-            extents.iter().map(|extent| self.read_extent(&log, extent)).collect()
-        })
-    }
-
-    fn read_extent(&self, log: &LogTable, extent: &Extent) -> Result<Bytes, Fault> {
-        let mut bytes = BytesMut::with_capacity(extent.bytes() as usize);
-        for piece in extent.pieces() {
-            let part = self.part(log, extent.sequence, piece.part)?;
-            let body = self.place(extent.sequence, piece.part).body(part.value()).map_err(|what| self.damaged(what))?;
-            let start = piece.position as usize;
-            let piece_bytes = body.get(start..start + piece.length as usize);
-            let piece_bytes = piece_bytes.ok_or_else(|| self.damaged("a part is shorter than its index says"))?;
-            if !piece.is(piece_bytes) {
-                let place = format!("commit {}, part {}", extent.sequence, piece.part);
-                return Err(self.damaged(format!("record batches have a wrong checksum ({place})")));
+        let index_file = match &*self.data.read() {
+            Data::Memory { index, locator, .. } => {
+                let extent = index.extent_at_time(partition, from, timestamp_ms);
+                return Ok(extent.map(|extent| placed_now(locator, extent)));
             }
-            bytes.extend_from_slice(piece_bytes);
+            Data::Sealed(index_file) => index_file.clone(),
+        };
+        let files = self.dir.files(self.id, self.header.epoch)?;
+        index_file.extent_at_time(&*files.index, partition, from, timestamp_ms)
+    }
+
+    fn data_file(&self) -> Result<Arc<dyn StoreFile>, Fault> {
+        if let Data::Memory { file, .. } = &*self.data.read() {
+            return Ok(file.clone());
         }
-        Ok(bytes.freeze())
+        Ok(self.dir.files(self.id, self.header.epoch)?.data)
     }
 
-    fn part(
+    /// The bytes of some extents, each whole and checked. Of a segment that is not sealed small ones may have moved since
+    /// they were looked up: what is damaged then is looked up again by the caller.
+    pub(crate) fn read_extents(&self, extents: &[Extent]) -> Result<Vec<Bytes>, Fault> {
+        let file = self.data_file()?;
+        extents.iter().map(|extent| self.read_extent(&*file, extent)).collect()
+    }
+
+    fn read_extent(&self, file: &dyn StoreFile, extent: &Extent) -> Result<Bytes, Fault> {
+        let mut bytes = vec![0; extent.bytes() as usize];
+        let mut rest = &mut bytes[..];
+        for piece in extent.pieces() {
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(piece.length as usize);
+            self.read_piece(file, extent.sequence, piece, out)?;
+            rest = after;
+        }
+        Ok(bytes.into())
+    }
+
+    fn read_piece(&self, file: &dyn StoreFile, sequence: u64, piece: &Piece, out: &mut [u8]) -> Result<(), Fault> {
+        let place = || format!("commit {sequence}, part {}", piece.part);
+        if piece.position == LOST {
+            return Err(self.damaged(format!("record batches were not found when it was indexed ({})", place())));
+        }
+        file.read_at(piece.position, out).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.damaged(format!("it is cut off ({})", place())),
+            _ => Fault::io(&self.path, "read", error),
+        })?;
+        if piece.is(out) {
+            return Ok(());
+        }
+        Err(self.damaged(format!("record batches have a wrong checksum ({})", place())))
+    }
+
+    /// Where every committed part lies.
+    pub(crate) fn parts(&self) -> Result<PartMap, Fault> {
+        let index_file = match &*self.data.read() {
+            Data::Memory { locator, .. } => return Ok(self.committed(locator.parts())),
+            Data::Sealed(index_file) => index_file.clone(),
+        };
+        index_file.parts(&*self.dir.files(self.id, self.header.epoch)?.index)
+    }
+
+    /// Visits the records of the commits `from..=to` that it holds (with where their small data begins), in order.
+    pub(crate) fn visit_records(
         &self,
-        log: &LogTable,
-        sequence: u64,
-        part: u16,
-    ) -> Result<redb::AccessGuard<'static, &'static [u8]>, Fault> {
-        let found = log.get((sequence, part)).map_err(Fault::redb(&self.path, "read"))?;
-        found.ok_or_else(|| self.damaged(format!("part {part} of commit {sequence} is missing")))
-    }
-
-    pub(crate) fn open_log(&self, snapshot: &ReadTransaction) -> Result<LogTable, Fault> {
-        snapshot.open_table(LOG_TABLE).map_err(Fault::redb(&self.path, "read"))
-    }
-
-    /// The record of a commit, and where its small data begins; `None` when there is no such commit.
-    pub(crate) fn commit_record(&self, log: &LogTable, sequence: u64) -> Result<Option<(CommitRecord, u32)>, Fault> {
-        let Some(part) = log.get((sequence, 0)).map_err(Fault::redb(&self.path, "read"))? else { return Ok(None) };
-        let body = self.place(sequence, 0).check_whole(part.value()).map_err(|what| self.damaged(what))?;
-        let parsed = body.split_first_chunk::<4>().and_then(|(length, rest)| {
-            let length = u32::from_le_bytes(*length);
-            let record = record::from_slice::<CommitRecord>(rest.get(..length as usize)?)?;
-            Some((record, 4 + length))
-        });
-        parsed.map(Some).ok_or_else(|| self.damaged(format!("the record of commit {sequence} cannot be read")))
+        from: u64,
+        to: u64,
+        mut visit: impl FnMut(u64, CommitRecord, u64) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let (parts, file) = (self.parts()?, self.data_file()?);
+        let mut expected = from.max(self.header.first_sequence);
+        for (&(sequence, part), at) in parts.range((expected, 0)..) {
+            if part != 0 || sequence > to {
+                continue;
+            }
+            if sequence != expected && self.header.replaces_until.is_none() {
+                return Err(self.damaged(format!("the record of commit {expected} is missing")));
+            }
+            expected = sequence + 1;
+            let body = read_part(&self.path, &*file, self.place(sequence, 0), *at)?;
+            let (record, inline_base) = parse_record(&body)
+                .ok_or_else(|| self.damaged(format!("the record of commit {sequence} cannot be read")))?;
+            visit(sequence, record, inline_base)?;
+        }
+        if expected <= to.min(self.last_sequence()) && self.header.replaces_until.is_none() {
+            return Err(self.damaged(format!("the record of commit {expected} is missing")));
+        }
+        Ok(())
     }
 
     /// The snapshot of the small state in the header.
     pub(crate) fn snapshot(&self) -> Result<Vec<SnapshotRow>, Fault> {
-        self.with_read(|snapshot| {
-            let table = snapshot.open_table(HEADER_TABLE).map_err(Fault::redb(&self.path, "read"))?;
-            let row = |number| read_header_row(&self.path, self.dir.store, self.id, &table, number);
-            (1..=self.header.snapshot_rows).map(row).collect()
-        })
+        let (parts, file) = (self.parts()?, self.data_file()?);
+        let row = |number| {
+            let unread = || self.damaged("a row of its snapshot is missing, or cannot be read");
+            let at = parts.get(&(0, number)).ok_or_else(unread)?;
+            record::from_slice(&read_part(&self.path, &*file, self.place(0, number), *at)?).ok_or_else(unread)
+        };
+        (1..=self.header.snapshot_rows).map(row).collect()
     }
 }
 
-/// The log table of a snapshot.
-pub(crate) type LogTable = ReadOnlyTable<(u64, u16), &'static [u8]>;
+/// An extent of an index in memory with its pieces' positions in the file, as they are just now.
+fn placed_now(locator: &Locator, extent: Extent) -> Extent {
+    let position = |piece: &Piece| {
+        let part = locator.get(extent.sequence, piece.part);
+        part.map_or(LOST, |part| part.position + PART_HEADER_BYTES as u64 + piece.position)
+    };
+    extent.placed(|piece| Some(position(piece))).unwrap_or(extent)
+}
 
-type HeaderTable = ReadOnlyTable<u32, &'static [u8]>;
+/// The record in part 0 of a commit, and where its small data begins.
+pub(crate) fn parse_record(body: &[u8]) -> Option<(CommitRecord, u64)> {
+    let (length, rest) = body.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length);
+    let record = record::from_slice(rest.get(..length as usize)?)?;
+    Some((record, 4 + u64::from(length)))
+}
 
 fn write_header(
     db: &Database,
-    store: StoreId,
     path: &Path,
+    store: StoreId,
     header: &SegmentHeader,
     snapshot: &[SnapshotRow],
 ) -> Result<(), Fault> {
@@ -449,48 +553,13 @@ fn write_header(
         let mut format = transaction.open_table(FORMAT_TABLE).map_err(Fault::redb(path, "create"))?;
         let row = FormatRow { kind: FileKind::Segment }.encode();
         format.insert(FORMAT_KEY, row.as_slice()).map_err(Fault::redb(path, "create"))?;
-        let mut table = transaction.open_table(HEADER_TABLE).map_err(Fault::redb(path, "create"))?;
+        let mut log = transaction.open_table(LOG_TABLE).map_err(Fault::redb(path, "create"))?;
         let rows = std::iter::once(record::to_vec(header)).chain(snapshot.iter().map(record::to_vec));
-        for (number, body) in (0_u32..).zip(rows) {
-            let key = number.to_be_bytes();
-            let place = RowPlace { store, file: header.segment, table: "header", key: &key };
-            table.insert(number, place.seal(&body).as_slice()).map_err(Fault::redb(path, "create"))?;
+        for (number, body) in (0_u16..).zip(rows) {
+            let place = PartPlace { store, segment: header.segment, epoch: header.epoch, sequence: 0, part: number };
+            let part = place.part_of(&body);
+            log.insert((0, number), part.as_slice()).map_err(Fault::redb(path, "create"))?;
         }
-        // The log is there from the start, so that reading an empty segment is no special case.
-        transaction.open_table(LOG_TABLE).map_err(Fault::redb(path, "create"))?;
     }
     transaction.commit().map_err(Fault::redb(path, "create"))
-}
-
-/// Format and header of a file that is open in whatever way.
-pub(crate) fn read_header(path: &Path, id: u64, snapshot: &ReadTransaction) -> Result<SegmentHeader, crate::OpenError> {
-    let format = snapshot.open_table(FORMAT_TABLE).map_err(Fault::redb(path, "read"))?;
-    FormatRow { kind: FileKind::Segment }.check(path, &format)?;
-    let table = snapshot.open_table(HEADER_TABLE).map_err(Fault::redb(path, "read"))?;
-    // Which store it belongs to is said by the row itself; the caller compares.
-    let row = table.get(0).map_err(Fault::redb(path, "read"))?;
-    let row = row.ok_or_else(|| Fault::damaged(path, "its header is missing"))?;
-    let body = row.value().get(4..).ok_or_else(|| Fault::damaged(path, "its header is cut off"))?;
-    let unread = || Fault::damaged(path, "its header cannot be read");
-    let header: SegmentHeader = record::from_slice(body).ok_or_else(unread)?;
-    let place = RowPlace { store: StoreId(header.store), file: id, table: "header", key: &0_u32.to_be_bytes() };
-    if place.open(row.value()).is_none() || header.segment != id || header.first_sequence == 0 {
-        return Err(Fault::damaged(path, "its header has a wrong checksum, or is another file's").into());
-    }
-    Ok(header)
-}
-
-fn read_header_row(
-    path: &Path,
-    store: StoreId,
-    id: u64,
-    table: &HeaderTable,
-    number: u32,
-) -> Result<SnapshotRow, Fault> {
-    let row = table.get(number).map_err(Fault::redb(path, "read"))?;
-    let row = row.ok_or_else(|| Fault::damaged(path, "a row of its snapshot is missing"))?;
-    let key = number.to_be_bytes();
-    let body = RowPlace { store, file: id, table: "header", key: &key }.open(row.value());
-    let decoded = body.and_then(record::from_slice);
-    decoded.ok_or_else(|| Fault::damaged(path, "a row of its snapshot has a wrong checksum"))
 }

@@ -63,7 +63,7 @@ impl StateFile {
         let mode = if disk_bytes.is_some() { OpenMode::Existing } else { OpenMode::New };
         let file = file_system.open(path, mode).map_err(io)?;
         let meter = Arc::new(FileMeter::starting_at(disk_bytes.unwrap_or(0)));
-        let backend = FileBackend::new(file, meter.clone());
+        let backend = FileBackend::new(file, meter.clone(), None);
         let mut builder = redb::Builder::new();
         builder.set_cache_size(cache_bytes);
         let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
@@ -128,10 +128,8 @@ impl StateFile {
         let snapshot = self.snapshot()?;
         let table = snapshot.open_table(APPLIED_TABLE).map_err(self.fault("read"))?;
         let row = table.get(0).map_err(self.fault("read"))?.ok_or_else(damaged)?;
-        let body = self.place("applied", &[]).open(row.value()).ok_or_else(damaged)?;
-        let (store, applied) = body.split_first_chunk::<16>().ok_or_else(damaged)?;
-        let applied = applied.try_into().map_err(|_| damaged())?;
-        if *store == self.store.0 { Ok(u64::from_le_bytes(applied)) } else { Err(damaged()) }
+        let (store, applied) = open_applied(self.store, row.value()).ok_or_else(damaged)?;
+        if store == self.store.0 { Ok(applied) } else { Err(damaged()) }
     }
 
     pub(crate) fn get(&self, table: StateTable, key: &[u8]) -> Result<Option<Bytes>, Fault> {
@@ -199,9 +197,42 @@ impl StateFile {
     }
 }
 
-/// Checks the format of a file that may not be touched.
-pub(crate) fn check_format(path: &Path, db: &impl ReadableDatabase) -> Result<(), OpenError> {
+/// Reads all of a file that may be damaged, and may not be touched; the sequence it is applied up to.
+pub(crate) fn check(path: &Path, db: &impl ReadableDatabase) -> Result<u64, OpenError> {
     let snapshot = db.begin_read().map_err(Fault::redb(path, "read"))?;
     let format = snapshot.open_table(FORMAT_TABLE).map_err(Fault::redb(path, "read"))?;
-    FormatRow { kind: FileKind::State }.check(path, &format)
+    FormatRow { kind: FileKind::State }.check(path, &format)?;
+    let damaged = || Fault::damaged(path, "its applied sequence is missing, or has a wrong checksum");
+    let table = snapshot.open_table(APPLIED_TABLE).map_err(Fault::redb(path, "read"))?;
+    let row = table.get(0).map_err(Fault::redb(path, "read"))?.ok_or_else(damaged)?;
+    // Which store it is of is said by the row itself; whoever opens it compares.
+    let store = row.value().get(4..20).and_then(|id| id.try_into().ok()).map(StoreId).ok_or_else(damaged)?;
+    let (_, applied) = open_applied(store, row.value()).ok_or_else(damaged)?;
+    for table in StateTable::ALL {
+        check_table(path, store, &snapshot, table)?;
+    }
+    Ok(applied)
+}
+
+fn check_table(path: &Path, store: StoreId, snapshot: &ReadTransaction, table: StateTable) -> Result<(), Fault> {
+    let rows = match snapshot.open_table(row_table(table)) {
+        Ok(rows) => rows,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(Fault::redb(path, "read")(error)),
+    };
+    for row in rows.iter().map_err(Fault::redb(path, "read"))? {
+        let (key, value) = row.map_err(Fault::redb(path, "read"))?;
+        let place = RowPlace { store, file: 0, table: table_name(table), key: key.value() };
+        if place.open(value.value()).is_none() {
+            return Err(Fault::damaged(path, format!("a row of `{}` has a wrong checksum", table_name(table))));
+        }
+    }
+    Ok(())
+}
+
+/// Store and applied sequence in the row that says so.
+fn open_applied(store: StoreId, row: &[u8]) -> Option<([u8; 16], u64)> {
+    let body = RowPlace { store, file: 0, table: "applied", key: &[] }.open(row)?;
+    let (store, applied) = body.split_first_chunk::<16>()?;
+    Some((*store, u64::from_le_bytes(applied.try_into().ok()?)))
 }

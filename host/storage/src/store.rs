@@ -9,7 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc,
+        mpsc::{self, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::Duration,
@@ -21,16 +21,19 @@ use protocol::{Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
-    Budget, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, ReadError, ReadOutcome,
-    RetentionError, RetentionReport, StateTable,
+    Budget, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, InProcess, Prober,
+    ReadError, ReadOutcome, RetentionError, RetentionReport, StateTable,
     committer::{Committer, Job, Queue},
     fault::Fault,
     file_system::DirLock,
     partitions::Partitions,
-    read, recovery, retention, sealed,
+    read, recovery, retention,
     segment::{Segment, SegmentDir},
     state::State,
 };
+
+/// How long a segment that could not be sealed waits for the next try.
+const SEAL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Called once with a commit's answer, on the committer's thread: be quick (send on a channel).
 pub type CommitDone = Box<dyn FnOnce(Result<CommitReceipt, CommitError>) + Send>;
@@ -64,7 +67,7 @@ pub struct StoreOptions {
     pub tail_bytes_max: usize,
     /// How far ahead of the commit the active segment's blocks are allocated. Bytes.
     pub preallocate_bytes: u64,
-    /// redb's cache for sealed segments and the state, all together. Bytes.
+    /// redb's cache for the state. Bytes.
     pub cache_bytes: usize,
     /// State changes committed but not yet in `state.redb`; past it the committer waits. Bytes.
     pub overlay_bytes_max: usize,
@@ -79,6 +82,8 @@ pub struct StoreOptions {
     pub file_system: Arc<dyn FileSystem>,
     /// The clock. Likewise.
     pub clock: Arc<dyn Clock>,
+    /// Where files that may be damaged are looked at; a broker does it in a process of its own.
+    pub prober: Arc<dyn Prober>,
 }
 
 impl Default for StoreOptions {
@@ -89,13 +94,14 @@ impl Default for StoreOptions {
             group_bytes_max: 4 << 20,
             tail_bytes_max: 32 << 20,
             preallocate_bytes: 16 << 20,
-            cache_bytes: 16 << 20,
+            cache_bytes: 4 << 20,
             overlay_bytes_max: 16 << 20,
             budget: Budget::default(),
             reserve_bytes: 32 << 20,
             commit_interval: Duration::ZERO,
             file_system: Arc::new(HostFileSystem),
             clock: Arc::new(HostClock),
+            prober: Arc::new(InProcess),
         }
     }
 }
@@ -132,7 +138,7 @@ pub struct StoreStats {
     pub bytes_written: u64,
     /// Bytes of record batches held in memory for readers.
     pub tail_bytes: usize,
-    /// Why the store takes no commits any more, if so.
+    /// Why the store takes no commits for now, if so.
     pub read_only: Option<String>,
 }
 
@@ -225,9 +231,13 @@ impl Shared {
         self.read_only.lock().clone()
     }
 
-    /// Takes no commits any more. The first reason stays.
+    /// Takes no commits for now. The first reason stays.
     pub(crate) fn set_read_only(&self, why: String) {
         self.read_only.lock().get_or_insert(why);
+    }
+
+    pub(crate) fn clear_read_only(&self) {
+        *self.read_only.lock() = None;
     }
 
     /// An epoch never used before.
@@ -431,7 +441,7 @@ impl Running {
         let state = self.shared.state.close();
         let segments: Vec<_> = self.shared.segments.read().values().cloned().collect();
         for segment in segments {
-            sealed::close(&segment).map_err(|fault| CloseError::Segment { cause: fault.text() })?;
+            segment.seal().map_err(|fault| CloseError::Segment { cause: fault.text() })?;
         }
         if committer.is_err() || sealer.is_err() {
             return Err(CloseError::Segment { cause: "a thread of the store panicked".into() });
@@ -451,14 +461,31 @@ impl Drop for Running {
 fn start_threads(shared: &Arc<Shared>, active: Arc<Segment>, unsealed: Vec<Arc<Segment>>) -> std::io::Result<Threads> {
     let (sender, to_seal) = mpsc::channel::<Arc<Segment>>();
     unsealed.into_iter().for_each(|segment| drop(sender.send(segment)));
-    let sealer = std::thread::Builder::new().name("weir-sealer".into()).spawn(move || {
-        for segment in to_seal {
-            if let Err(fault) = sealed::seal(&segment) {
-                tracing::error!(cause = fault.text(), "a segment cannot be sealed; its index stays in memory");
-            }
-        }
-    })?;
+    let sealer = std::thread::Builder::new().name("weir-sealer".into()).spawn(move || seal_all(&to_seal))?;
     let committer = Committer::new(shared.clone(), active, sender);
     let committer = std::thread::Builder::new().name("weir-committer".into()).spawn(move || committer.run())?;
     Ok(Threads { committer, sealer })
+}
+
+/// Seals what is left, until the committer ends. What cannot be sealed is tried again; its index stays in memory so long.
+fn seal_all(to_seal: &mpsc::Receiver<Arc<Segment>>) {
+    let mut unsealed: Vec<Arc<Segment>> = Vec::new();
+    loop {
+        let next = match unsealed.is_empty() {
+            true => to_seal.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => to_seal.recv_timeout(SEAL_RETRY_INTERVAL),
+        };
+        match next {
+            Ok(segment) => unsealed.push(segment),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        unsealed.retain(|segment| match segment.seal() {
+            Ok(()) => false,
+            Err(fault) => {
+                tracing::warn!(cause = fault.text(), "a segment cannot be sealed yet; its index stays in memory");
+                true
+            }
+        });
+    }
 }

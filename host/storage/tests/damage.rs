@@ -159,23 +159,40 @@ impl StoreFile for FailingFile {
     }
 }
 
+/// Six records, of which the last commits are in the first segment.
+fn with_six_records(dir: &Path, disk: &Arc<Failing>) -> Store {
+    let file_system = Arc::new(FailingDisk(disk.clone()));
+    let options = StoreOptions { file_system, segment_bytes_max: 64 << 20, ..no_tail() };
+    let store = Store::open(dir, options).unwrap();
+    store.commit(create(P, FOREVER)).unwrap();
+    for offset in 0..6 {
+        store.commit(appends(vec![append(P, offset, 1, 100_000, 0)])).unwrap();
+    }
+    store
+}
+
+/// Commits as a producer does: again and again as long as it is told to.
+fn commit_in_the_end(store: &Store, offset: u64) {
+    for _ in 0..400 {
+        match store.commit(appends(vec![append(P, offset, 1, 10, 0)])) {
+            Ok(_) => return,
+            Err(CommitError::ReadOnly { .. }) => std::thread::sleep(std::time::Duration::from_millis(25)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the store did not come back");
+}
+
 #[test]
-fn after_a_failure_nothing_is_written_and_reads_go_on() {
-    let faults: [fn(&Failing) -> &AtomicBool; 3] =
-        [|disk| &disk.syncs_fail, |disk| &disk.writes_fail, |disk| &disk.full];
+fn after_a_failure_its_file_is_left_alone_and_the_store_goes_on_in_another() {
+    let faults: [fn(&Failing) -> &AtomicBool; 2] = [|disk| &disk.syncs_fail, |disk| &disk.writes_fail];
     for fails in faults {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(Failing::default());
-        let options = StoreOptions { file_system: Arc::new(FailingDisk(disk.clone())), ..no_tail() };
-        let store = Store::open(dir.path(), options).unwrap();
-        store.commit(create(P, FOREVER)).unwrap();
-        for offset in 0..6 {
-            store.commit(appends(vec![append(P, offset, 1, 100_000, 0)])).unwrap();
-        }
+        let store = with_six_records(dir.path(), &disk);
         fails(&disk).store(true, Ordering::SeqCst);
         let failed = store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)]));
         assert!(matches!(failed, Err(CommitError::Failed { .. })), "{failed:?}");
-        fails(&disk).store(false, Ordering::SeqCst);
         let refused = store.commit(appends(vec![append(P, 6, 1, 10, 0)]));
         assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
         assert!(store.stats().read_only.is_some());
@@ -183,17 +200,38 @@ fn after_a_failure_nothing_is_written_and_reads_go_on() {
         assert_eq!(read_all(&store, P, 0, 1).len(), 6);
         let failed_file = dir.path().join("segments/0000000001.redb");
         let before = fs::read(&failed_file).unwrap();
+
+        fails(&disk).store(false, Ordering::SeqCst);
+        commit_in_the_end(&store, 6);
+        assert_eq!(store.stats().read_only, None);
+        assert_eq!(read_all(&store, P, 0, 1).len(), 7);
         drop(store);
         assert_eq!(disk.writes_after_failure.load(Ordering::SeqCst), 0);
 
-        // The failed commit never happened, though all of it may have reached the file, which stays as it is.
-        let store = Store::open(dir.path(), no_tail()).unwrap();
-        assert_eq!(read_all(&store, P, 0, 1).len(), 6);
-        store.commit(appends(vec![append(P, 6, 1, 10, 0)])).unwrap();
-        assert_eq!(read_all(&store, P, 0, 1).len(), 7);
-        drop(store);
-        let store = Store::open(dir.path(), no_tail()).unwrap();
-        assert_eq!(read_all(&store, P, 0, 1).len(), 7);
-        assert!(fs::read(&failed_file).unwrap() == before);
+        // The failed commit never happened, though all of it may have reached the file, which stays as it is. Nor does
+        // it when the file's index is lost, and everything is looked up again.
+        for _ in 0..2 {
+            let store = Store::open(dir.path(), no_tail()).unwrap();
+            assert_eq!(read_all(&store, P, 0, 1).len(), 7);
+            drop(store);
+            assert!(fs::read(&failed_file).unwrap() == before);
+            fs::remove_file(dir.path().join("segments/0000000001.index")).unwrap();
+        }
     }
+}
+
+#[test]
+fn a_full_disk_refuses_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let store = with_six_records(dir.path(), &disk);
+    disk.full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let refused = store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)]));
+        assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
+    }
+    assert_eq!(read_all(&store, P, 0, 1).len(), 6);
+    disk.full.store(false, Ordering::SeqCst);
+    store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)])).unwrap();
+    assert_eq!(store.stats().segments, 1);
 }
