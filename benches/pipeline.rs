@@ -102,6 +102,7 @@ impl Bench {
             base_offset: Offset::ZERO,
             batch,
             max_record_bytes: RECORD_BYTES_MAX as u32,
+            keyed_topics: &[],
         };
         self.pipeline.run(&mut self.worker, &input).expect("the batch passes")
     }

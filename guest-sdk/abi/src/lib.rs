@@ -101,6 +101,8 @@ pub enum HostCode {
     AllocRefused = 0xff04,
     /// What it made of the record is larger than the topic takes.
     RecordTooLarge = 0xff05,
+    /// It has no key, and the topic it is for keeps the newest record of each key.
+    KeyMissing = 0xff06,
 }
 
 /// How much a logged line matters.

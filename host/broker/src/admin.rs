@@ -172,8 +172,7 @@ impl Admin {
 
     /// Makes a durable topic, or its change, visible. Partitions it did not have before are new and empty.
     pub(crate) fn install_topic(&self, name: &TopicName, row: TopicRow, deployment: Arc<Deployment>) {
-        let settings =
-            Arc::new(Settings { max_record_bytes: row.config.max_record_bytes, deployment: deployment.clone() });
+        let settings = Arc::new(Settings::new(&row.config, deployment.clone()));
         let piped = !deployment.is_empty();
         let mut partitions = Vec::with_capacity(row.partitions.len());
         for (number, id) in row.partitions.iter().enumerate() {
@@ -197,8 +196,7 @@ impl Admin {
         row: TopicRow,
         deployment: Arc<Deployment>,
     ) -> Result<(), OpenBrokerError> {
-        let settings =
-            Arc::new(Settings { max_record_bytes: row.config.max_record_bytes, deployment: deployment.clone() });
+        let settings = Arc::new(Settings::new(&row.config, deployment.clone()));
         for (number, id) in row.partitions.iter().enumerate() {
             let place = TopicPartition { topic: name.clone(), partition: number as u32 };
             let missing = || OpenBrokerError::PartitionMissing { topic: name.clone(), partition: place.partition };

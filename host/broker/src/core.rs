@@ -19,7 +19,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-use protocol::{Offset, PartitionId, TopicPartition};
+use protocol::{Offset, PartitionId, TopicConfig, TopicPartition};
 use storage::{CommitDone, Store};
 use tokio::sync::{oneshot, watch};
 
@@ -55,7 +55,16 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) max_record_bytes: u32,
+    /// Every record needs a key: the topic compacts.
+    pub(crate) keyed: bool,
     pub(crate) deployment: Arc<Deployment>,
+}
+
+impl Settings {
+    /// What a topic's settings and transforms come to.
+    pub(crate) fn new(config: &TopicConfig, deployment: Arc<Deployment>) -> Settings {
+        Settings { max_record_bytes: config.max_record_bytes, keyed: config.retention.compacts(), deployment }
+    }
 }
 
 impl Slot {

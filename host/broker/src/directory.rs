@@ -69,6 +69,11 @@ impl Directory {
         self.topics.read().get(topic).map(|topic| topic.row.partitions.clone())
     }
 
+    /// Whether a topic keeps the newest record of each key, so that every record needs one.
+    pub(crate) fn compacts(&self, topic: &TopicName) -> bool {
+        self.topics.read().get(topic).is_some_and(|topic| topic.row.config.retention.compacts())
+    }
+
     pub(crate) fn partition_count(&self) -> u32 {
         self.topics.read().values().map(|topic| topic.row.partitions.len() as u32).sum()
     }

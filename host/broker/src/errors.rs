@@ -109,6 +109,16 @@ pub enum ProduceError {
         /// The topic.
         topic: TopicName,
     },
+    /// A record has no key, and its topic keeps the newest record of each key.
+    #[error(
+        "record {index} has no key, and topic `{topic}` compacts by key: give it one, or alter the topic: `weir topic alter {topic} --cleanup-policy delete`"
+    )]
+    KeyMissing {
+        /// Its index in the batch.
+        index: u32,
+        /// The topic.
+        topic: TopicName,
+    },
     /// A batch of this producer is missing in between.
     #[error("batch begins with sequence {}, the next one of its producer is {}", .found.0, .expected.0)]
     OutOfOrderSequence {

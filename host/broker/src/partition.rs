@@ -18,14 +18,14 @@ use std::{
 
 use protocol::{
     BatchError, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, Sequence, TopicName,
-    TopicPartition, control::OffsetSpec, limits::DECOMPRESSED_BYTES_MAX,
+    TopicPartition, control::OffsetSpec, limits::DECOMPRESSED_BYTES_MAX, records,
 };
 use storage::{PartitionPlace, ReadError, ReadOutcome, Store};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use crate::{
     FetchError, ProduceError,
-    core::{Core, Mark, Slot},
+    core::{Core, Mark, Settings, Slot},
     sequencer::Outcome,
 };
 
@@ -105,7 +105,7 @@ impl Partition {
         if !settings.deployment.is_empty() {
             return Ok(false);
         }
-        check_records(batch, settings.max_record_bytes, &self.slot.place.topic)?;
+        check_records(batch, &settings, &self.slot.place.topic)?;
         Ok(true)
     }
 
@@ -191,10 +191,21 @@ impl std::fmt::Debug for Partition {
 }
 
 /// Unfolds a batch under the budget and checks its records.
-pub(crate) fn check_records(batch: &RecordBatch, max_record_bytes: u32, topic: &TopicName) -> Result<(), ProduceError> {
+pub(crate) fn check_records(batch: &RecordBatch, settings: &Settings, topic: &TopicName) -> Result<(), ProduceError> {
     let section = batch.records_section(DECOMPRESSED_BYTES_MAX).map_err(ProduceError::Batch)?;
-    let checked = batch.validate_records(&section, max_record_bytes as usize);
-    checked.map_err(|error| refused(error, topic))
+    let checked = batch.validate_records(&section, settings.max_record_bytes as usize);
+    checked.map_err(|error| refused(error, topic))?;
+    if settings.keyed { check_keys(&section, topic) } else { Ok(()) }
+}
+
+/// A record without a key would stay in a compacted topic for ever. The whole batch is refused, as Kafka does.
+fn check_keys(section: &[u8], topic: &TopicName) -> Result<(), ProduceError> {
+    for (index, record) in (0..).zip(records(section)) {
+        if record.map_err(ProduceError::Batch)?.key.is_none() {
+            return Err(ProduceError::KeyMissing { index, topic: topic.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// A refused batch, with the topic's name where the topic's limit was passed.

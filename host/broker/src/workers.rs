@@ -7,7 +7,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use protocol::{RecordError, TopicPartition, limits::REJECT_TEXT_BYTES_PER_BATCH};
+use protocol::{RecordError, TopicName, TopicPartition, limits::REJECT_TEXT_BYTES_PER_BATCH};
 use transform::{PipelineError, PipelineInput, PipelineOutput, PluginHost, Worker};
 
 use crate::{
@@ -46,21 +46,31 @@ fn run_batch(
     let batch = work.batch.with_base_offset(work.base_offset);
     if settings.deployment.is_empty() {
         if !work.checked {
-            check_records(&batch, settings.max_record_bytes, &slot.place.topic)?;
+            check_records(&batch, &settings, &slot.place.topic)?;
         }
         return Ok(Finished::unchanged(batch));
     }
+    let keyed_topics = keyed_topics(&settings, &slot.place.topic, directory);
     let input = PipelineInput {
         topic: &slot.place.topic,
         partition: slot.place.partition,
         base_offset: work.base_offset,
         batch: &batch,
         max_record_bytes: settings.max_record_bytes,
+        keyed_topics: &keyed_topics,
     };
     let output = run_pipeline(&settings, worker, &input)?;
     let mut router = Router::new(directory, slot.place.partition, batch.header().attributes.compression());
     settle(output, &input, &slot.place, &mut router, batch.header().max_timestamp)
         .and_then(|finished| Ok(Finished { routed: router.finish()?, ..finished }))
+}
+
+/// Of the topics that the batch may be written to, those that take only records with a key; most often none. (Dead
+/// letters are records as they were produced, so their topic takes them as they are, whatever its settings.)
+fn keyed_topics(settings: &Settings, own: &TopicName, directory: &Directory) -> Vec<TopicName> {
+    let targets = settings.deployment.transforms.iter().flat_map(|transform| &transform.spec().targets);
+    let keyed_targets = targets.filter(|target| directory.compacts(target));
+    settings.keyed.then_some(own).into_iter().chain(keyed_targets).cloned().collect()
 }
 
 fn run_pipeline(

@@ -3,9 +3,9 @@
 mod common;
 
 use broker::{Broker, BrokerOptions, FetchError, ProduceError, StoreOptions, TopicError};
-use common::{LONG, batch, create, open, partition, produced, topic, topic_name, values};
+use common::{LONG, batch, compacted, create, keyed, open, partition, produced, topic, topic_name, values};
 use protocol::{
-    CleanupPolicy, ErrorCode, Offset, Retention, TopicPartition, WireError,
+    BatchBuilder, CleanupPolicy, Compression, ErrorCode, Offset, Record, Retention, TopicPartition, WireError,
     control::{AlterTopic, OffsetSpec},
 };
 
@@ -41,7 +41,7 @@ async fn a_restart_keeps_topics_and_settings() {
         ..alter("orders")
     };
     broker.alter_topic(altered).await.unwrap();
-    partition(&broker, "orders", 2).produce(batch(&["x"])).await.unwrap();
+    partition(&broker, "orders", 2).produce(keyed(&[("x", "1")])).await.unwrap();
     let before = broker.describe_topics(&[]).unwrap();
     broker.shutdown().await;
     drop(broker);
@@ -51,6 +51,30 @@ async fn a_restart_keeps_topics_and_settings() {
     assert_eq!(before[0].partitions[2].high_watermark, Offset(1));
     let status = broker.status();
     assert_eq!((status.topics, status.partitions, status.read_only), (1, 3, None));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_compacts_takes_no_record_without_a_key_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let prices = compacted(&broker, "prices").await;
+    prices.produce(keyed(&[("a", "1"), ("b", "2")])).await.unwrap();
+    let mut mixed = BatchBuilder::new(Compression::Zstd);
+    mixed.append(&Record::new("a", "3", 1)).unwrap();
+    mixed.append(&Record::unkeyed("no key", 1)).unwrap();
+    let error = prices.produce(mixed.finish(Offset::ZERO).unwrap()).await.unwrap_err();
+    assert!(matches!(&error, ProduceError::KeyMissing { index: 1, topic } if *topic == topic_name("prices")));
+    let wire = WireError::from(&error);
+    assert_eq!((wire.code, wire.code.is_retryable()), (ErrorCode::InvalidRecord, false));
+    assert!(wire.text.contains("`weir topic alter prices --cleanup-policy delete`"), "{}", wire.text);
+    assert_eq!(values(&prices).await, ["1", "2"], "nothing of the batch is stored");
+
+    let other = broker.create_topic(create("prices", 1)).await.unwrap_err();
+    assert!(WireError::from(other).text.contains("cleanup policy `compact`, not `delete`"));
+    let delete = AlterTopic { retention: Some(Retention::default()), ..alter("prices") };
+    broker.alter_topic(delete).await.unwrap();
+    prices.produce(batch(&["no key"])).await.unwrap();
     broker.shutdown().await;
 }
 

@@ -5,8 +5,8 @@ mod common;
 use broker::{DeployError, PluginError, ProduceError, TopicError};
 use bytes::Bytes;
 use common::{
-    KEEP, VERDICTS, batch, create, deploy, header, open, partition, pipeline, plugin_name, produced, read, text, topic,
-    topic_name, transform_name, upload, values,
+    KEEP, VERDICTS, batch, compacted, create, deploy, header, open, partition, pipeline, plugin_name, produced, read,
+    text, topic, topic_name, transform_name, upload, values,
 };
 use protocol::{
     BatchBuilder, Books, Compression, ErrorCode, Offset, OnError, Record, TopicConfig, WireError,
@@ -113,6 +113,58 @@ async fn rejected_records_are_told_to_the_producer_and_again_to_its_retry() {
     let broker = open(dir.path());
     let again = partition(&broker, "clicks", 0).produce(sent()).await.unwrap();
     assert_eq!(again, first);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_leaves_the_pipeline_without_a_key_is_rejected_where_the_topic_compacts() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let prices = compacted(&broker, "prices").await;
+    upload(&broker, "verdicts", VERDICTS).await;
+    broker.deploy_transform(deploy("prices", "verdicts")).await.unwrap();
+    let send = |changing: &'static str| {
+        let mut mixed = BatchBuilder::new(Compression::Lz4);
+        mixed.append(&Record::new("a", "k0", 1)).unwrap();
+        mixed.append(&Record::unkeyed("k1", 1)).unwrap();
+        mixed.append(&Record::new("b", changing, 1)).unwrap();
+        mixed.append(&Record::unkeyed("f3", 1)).unwrap();
+        prices.produce(mixed.finish(Offset::ZERO).unwrap())
+    };
+    // Whether a transform changed the batch or left it as it was makes no difference.
+    for (changing, dropped) in [("k2", 0), ("d2", 1)] {
+        let answer = send(changing).await.unwrap();
+        let books =
+            Books { records_in: 4, kept: 2 - dropped, stored: 2 - dropped, dropped, dead_lettered: 1, rejected: 1 };
+        assert_eq!((answer.books, answer.next_offset.0 - answer.base_offset.0), (books, 4));
+        let [reject] = &answer.rejects[..] else { panic!("one record is rejected: {:?}", answer.rejects) };
+        assert_eq!((reject.index, reject.text.starts_with("record has no key")), (1, true), "{reject:?}");
+    }
+    let all_unkeyed = prices.produce(batch(&["k0", "k1"])).await.unwrap();
+    assert_eq!((all_unkeyed.books.rejected, all_unkeyed.books.stored), (2, 0));
+    assert_eq!(values(&prices).await, ["k0", "k2", "k0"]);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_record_routed_without_a_key_to_a_topic_that_compacts_is_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let clicks = topic(&broker, "clicks", 1).await.remove(0);
+    let prices = compacted(&broker, "prices").await;
+    upload(&broker, "verdicts", VERDICTS).await;
+    let routing = DeployTransform { targets: vec![topic_name("prices")], ..deploy("clicks", "verdicts") };
+    broker.deploy_transform(routing).await.unwrap();
+    let mut mixed = BatchBuilder::new(Compression::None);
+    mixed.append(&Record::new("a", "r0", 1)).unwrap();
+    mixed.append(&Record::unkeyed("r1", 1)).unwrap();
+    mixed.append(&Record::unkeyed("k2", 1)).unwrap();
+    let answer = clicks.produce(mixed.finish(Offset::ZERO).unwrap()).await.unwrap();
+    assert_eq!(answer.books, Books { records_in: 3, kept: 2, stored: 2, dead_lettered: 1, ..Books::default() });
+    assert_eq!((values(&prices).await, values(&clicks).await), (vec!["r0".to_owned()], vec!["k2".to_owned()]));
+    let letters = read(&partition(&broker, "clicks.dlq", 0)).await;
+    assert_eq!(text(letters[0].1.value.clone()), "r1");
+    assert!(header(&letters[0].1, "weir.dlq.text").unwrap().contains("has no key"));
     broker.shutdown().await;
 }
 

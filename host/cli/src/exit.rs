@@ -199,6 +199,7 @@ fn of_code(code: ErrorCode) -> Exit {
         | ErrorCode::LimitExceeded
         | ErrorCode::AlreadyExists
         | ErrorCode::RecordTooLarge
+        | ErrorCode::InvalidRecord
         | ErrorCode::OffsetOutOfRange
         | ErrorCode::InvalidPlugin
         | ErrorCode::PluginInUse

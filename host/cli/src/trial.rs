@@ -51,6 +51,7 @@ impl Trial {
             base_offset,
             batch: &batch,
             max_record_bytes: RECORD_BYTES_CEILING as u32,
+            keyed_topics: &[],
         };
         Ok(self.pipeline.trace(&mut self.worker, &input)?)
     }

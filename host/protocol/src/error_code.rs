@@ -104,6 +104,8 @@ error_codes! {
     CorruptData = 26, "corrupt_data", false, "`weir verify` names the damage, `weir salvage` saves the rest";
     /// The request was cancelled.
     Cancelled = 27, "cancelled", true, "ask again";
+    /// A record is not one that its topic takes; the text names it.
+    InvalidRecord = 28, "invalid_record", false, "correct the record that the text names, or alter the topic";
 }
 
 impl fmt::Display for ErrorCode {

@@ -8,7 +8,12 @@
 
 use std::sync::Arc;
 
-use protocol::{BatchError, Offset, PluginHash, RecordBatch, TopicName, TransformName, limits::DECOMPRESSED_BYTES_MAX};
+use abi::HostCode;
+use protocol::{
+    BatchError, Offset, PluginHash, RecordBatch, RecordError, TopicName, TransformName,
+    limits::{DECOMPRESSED_BYTES_MAX, REJECT_TEXT_BYTES_PER_BATCH},
+    records,
+};
 
 use crate::{
     PipelineOutput, Transform, Worker,
@@ -37,6 +42,8 @@ pub struct PipelineInput<'a> {
     pub batch: &'a RecordBatch,
     /// The topic's limit, for its inputs and its outputs.
     pub max_record_bytes: u32,
+    /// Topics that take only records with a key, because they compact by key: of the own topic and the targets, those.
+    pub keyed_topics: &'a [TopicName],
 }
 
 /// Why a batch is not stored, nothing of it.
@@ -124,6 +131,7 @@ impl Pipeline {
             base_offset: input.base_offset.0,
             header,
             max_record_bytes: input.max_record_bytes as usize,
+            keyed_topics: input.keyed_topics,
         };
         // Who made the batch what it is: answers for one that comes out too large.
         let mut changed_by = None;
@@ -137,6 +145,13 @@ impl Pipeline {
                 frame = next_frame(&mut ledger, transform, frame, reframed)?;
                 changed_by = Some(transform);
             }
+        }
+        if let [.., last] = &self.stages[..]
+            && input.keyed_topics.contains(input.topic)
+            && reject_unkeyed(&mut ledger, &frame)?
+        {
+            frame = frame.filtered(|source, _| !ledger.has_failed(source)).map_err(of_unreadable)?;
+            changed_by = Some(changed_by.unwrap_or(last));
         }
         let (own, frame) = match changed_by {
             Some(transform) => encode(&mut ledger, transform, input, frame)?,
@@ -179,6 +194,24 @@ fn next_frame<'a>(
     Ok(next)
 }
 
+/// Rejects the sources of records that are left without a key; `true` when there are any. The stages may give and take
+/// keys, so this comes after the last one, and is the producer's to know whoever left the key out.
+fn reject_unkeyed(ledger: &mut Ledger<'_>, frame: &Frame) -> Result<bool, PipelineError> {
+    let text = "record has no key, and the topic compacts by key";
+    let mut room = REJECT_TEXT_BYTES_PER_BATCH;
+    let mut any = false;
+    for (index, record) in (0..frame.record_count).zip(records(&frame.section)) {
+        if record?.key.is_some() {
+            continue;
+        }
+        let fits = room >= text.len();
+        room -= if fits { text.len() } else { 0 };
+        let text = if fits { text.to_owned() } else { String::new() };
+        any |= ledger.reject(RecordError { index: frame.sources.of(index), code: HostCode::KeyMissing as u16, text });
+    }
+    Ok(any)
+}
+
 /// Encodes what is left. When it comes out larger than a batch may be, the records behind the limit fail.
 fn encode<'a>(
     ledger: &mut Ledger<'a>,
@@ -217,7 +250,7 @@ fn cut_off<'a>(
     frame.filtered(within).map_err(of_unreadable)?;
     let failure = |source: &u32| Failure {
         origin: *source,
-        code: abi::HostCode::BadOutput as u16,
+        code: HostCode::BadOutput as u16,
         text: "batch comes out larger than `batch_bytes_max`: produce smaller batches, or return less".into(),
         backtrace: None,
     };

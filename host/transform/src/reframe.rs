@@ -14,10 +14,10 @@ use abi::{
     output::{Decisions, FailureEntry, Output, Patch, RecordEntry},
 };
 use protocol::{
-    BatchHeader, Record,
+    BatchHeader, Record, TopicName,
     limits::{
         BATCH_RECORDS_MAX, DECOMPRESSED_BYTES_MAX, GUEST_FAILURE_TEXT_BYTES_PER_BATCH_MAX, GUEST_TEXT_BYTES_MAX,
-        RECORD_BYTES_CEILING,
+        RECORD_BYTES_CEILING, TRANSFORM_TARGETS_MAX,
     },
     records, varint,
 };
@@ -33,9 +33,26 @@ pub(crate) struct Rules {
     pub(crate) max_record_bytes: usize,
     /// Topics the transform may route to.
     pub(crate) target_count: usize,
+    /// Those of them that take only records with a key: target n is bit n - 1 ([`Rules::keyed_targets`]).
+    pub(crate) keyed_targets: u64,
     /// What one batch may return, over all pieces.
     pub(crate) output_bytes: u64,
 }
+
+impl Rules {
+    /// Of these targets, those that are among the topics that take only records with a key.
+    pub(crate) fn keyed_targets(targets: &[TopicName], keyed_topics: &[TopicName]) -> u64 {
+        let keyed = targets.iter().enumerate().filter(|(_, target)| keyed_topics.contains(target));
+        keyed.fold(0, |bits, (index, _)| bits | 1 << index)
+    }
+
+    fn needs_key(&self, target: u16) -> bool {
+        self.keyed_targets >> (target - 1) & 1 == 1
+    }
+}
+
+// One bit for each target.
+const _: () = assert!(TRANSFORM_TARGETS_MAX <= u64::BITS as usize);
 
 /// Some of a stage's records, in order, as one call was given them.
 #[derive(Debug, Clone, Copy)]
@@ -363,6 +380,10 @@ impl Reframer {
         let mut encoded = Vec::with_capacity(body.len() + varint::I32_BYTES_MAX * 2);
         put_record(&mut encoded, body, 0)?;
         let record = check_record(&encoded, RECORD_BYTES_CEILING)?.to_record(&self.rules.header);
+        if record.key.is_none() && self.rules.needs_key(target) {
+            let text = format!("output for target {target} has no key, and that topic compacts by key");
+            return Err(Fault::new(HostCode::KeyMissing, text));
+        }
         self.routed.push(RoutedRecord { origin, target, record });
         Ok(())
     }

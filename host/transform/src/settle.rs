@@ -112,6 +112,15 @@ impl<'a> Ledger<'a> {
         Ok(any)
     }
 
+    /// Refuses a record that no transform is to blame for. `false` when it had failed already.
+    pub(crate) fn reject(&mut self, reject: RecordError) -> bool {
+        let is_new = self.failed.mark(reject.index);
+        if is_new {
+            self.rejects.push(reject);
+        }
+        is_new
+    }
+
     /// Enters a stage's routed records.
     pub(crate) fn route(&mut self, spec: &TransformSpec, routed: Vec<RoutedRecord>, source_of: impl Fn(u32) -> u32) {
         for RoutedRecord { origin, target, record } in routed {

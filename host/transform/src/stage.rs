@@ -32,6 +32,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) base_offset: u64,
     pub(crate) header: &'a protocol::BatchHeader,
     pub(crate) max_record_bytes: usize,
+    pub(crate) keyed_topics: &'a [TopicName],
 }
 
 /// What a stage did.
@@ -212,6 +213,7 @@ impl Stage<'_> {
             header: *self.batch.header,
             max_record_bytes: self.batch.max_record_bytes,
             target_count: spec.targets.len(),
+            keyed_targets: Rules::keyed_targets(&spec.targets, self.batch.keyed_topics),
             output_bytes: spec.limits.output_bytes,
         }
     }

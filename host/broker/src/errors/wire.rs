@@ -18,6 +18,7 @@ impl ProduceError {
             ProduceError::PartitionGone => ErrorCode::UnknownTopic,
             ProduceError::Batch(error) => batch_code(error),
             ProduceError::RecordTooLarge { .. } => ErrorCode::RecordTooLarge,
+            ProduceError::KeyMissing { .. } => ErrorCode::InvalidRecord,
             ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             ProduceError::ProducerFenced { .. } => ErrorCode::ProducerFenced,
             ProduceError::TooManyInFlight

@@ -7,8 +7,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 use broker::{Broker, BrokerOptions, Partition, StoreOptions};
 use bytes::Bytes;
 use protocol::{
-    BatchBuilder, BatchProducer, Compression, Epoch, Offset, OnError, PluginName, ProducerId, Record, RecordBatch,
-    Sequence, TopicConfig, TopicName, TopicPartition, TransformName, TransformSpec,
+    BatchBuilder, BatchProducer, CleanupPolicy, Compression, Epoch, Offset, OnError, PluginName, ProducerId, Record,
+    RecordBatch, Sequence, TopicConfig, TopicName, TopicPartition, TransformName, TransformSpec,
     control::{CreateTopic, DeployTransform, Placement},
     records,
 };
@@ -83,6 +83,23 @@ pub(crate) fn batch<V: AsRef<[u8]>>(values: &[V]) -> RecordBatch {
 pub(crate) fn produced<V: AsRef<[u8]>>(values: &[V], producer: u64, epoch: u16, sequence: u32) -> RecordBatch {
     let (id, epoch, base_sequence) = (ProducerId(producer), Epoch(epoch), Sequence(sequence));
     build(values, Some(BatchProducer { id, epoch, base_sequence }))
+}
+
+/// A batch of records with these keys and values.
+pub(crate) fn keyed(records: &[(&str, &str)]) -> RecordBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for (key, value) in records {
+        builder.append(&Record::new(key.to_string(), value.to_string(), 1_700_000_000_000)).unwrap();
+    }
+    builder.finish(Offset::ZERO).unwrap()
+}
+
+/// A topic of one partition that keeps the newest record of each key.
+pub(crate) async fn compacted(broker: &Broker, name: &str) -> Arc<Partition> {
+    let mut create = create(name, 1);
+    create.config.retention.policy = CleanupPolicy::Compact;
+    broker.create_topic(create).await.unwrap();
+    partition(broker, name, 0)
 }
 
 fn build<V: AsRef<[u8]>>(values: &[V], producer: Option<BatchProducer>) -> RecordBatch {

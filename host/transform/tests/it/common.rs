@@ -156,6 +156,7 @@ pub(crate) fn run(
         base_offset: BASE,
         batch,
         max_record_bytes: RECORD_BYTES_MAX as u32,
+        keyed_topics: &[],
     };
     let output = pipeline.run(worker, &input)?;
     assert!(output.books.balance(), "{:?}", output.books);
@@ -177,7 +178,14 @@ pub(crate) fn run_at(
     }
     let (batch, topic) = (builder.finish(Offset(first)).unwrap(), TopicName::new("clicks").unwrap());
     let max_record_bytes = RECORD_BYTES_MAX as u32;
-    let input = PipelineInput { topic: &topic, partition, base_offset: Offset(first), batch: &batch, max_record_bytes };
+    let input = PipelineInput {
+        topic: &topic,
+        partition,
+        base_offset: Offset(first),
+        batch: &batch,
+        max_record_bytes,
+        keyed_topics: &[],
+    };
     pipeline.run(worker, &input)
 }
 

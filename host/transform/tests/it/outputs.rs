@@ -308,6 +308,7 @@ fn an_output_record_over_the_topics_limit_fails_alone() {
         base_offset: BASE,
         batch: &batch,
         max_record_bytes: 50,
+        keyed_topics: &[],
     };
     let output = pipeline.run(&mut Worker::new(&host), &input).unwrap();
     assert_eq!(offsets(&output), [0, 2]);

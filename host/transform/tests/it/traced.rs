@@ -12,8 +12,14 @@ fn a_trace_follows_each_record_through_the_stages() {
     let drops_first = [&encode_header(kind::BITMAP, 2)[..], &[0b10, 0, 0, 0]].concat();
     let pipeline = Pipeline::new(vec![deploy(&host, &moody(true)), puppet(&host, &drops_first, |_| {})]);
     let (topic, batch) = (TopicName::new("clicks").unwrap(), batch(&[b"a", b"X", b"b"]));
-    let input =
-        PipelineInput { topic: &topic, partition: 0, base_offset: BASE, batch: &batch, max_record_bytes: 1 << 20 };
+    let input = PipelineInput {
+        topic: &topic,
+        partition: 0,
+        base_offset: BASE,
+        batch: &batch,
+        max_record_bytes: 1 << 20,
+        keyed_topics: &[],
+    };
     let trace = pipeline.trace(&mut Worker::new(&host), &input).unwrap();
 
     let verdicts = |stage: usize| -> Vec<(u32, &TraceVerdict)> {
