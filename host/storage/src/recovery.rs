@@ -85,6 +85,7 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
         counters: Counters::default(),
         read_only: Mutex::default(),
         retention: Mutex::default(),
+        files: RwLock::default(),
         last_epoch: epoch.into(),
     };
     let last_sequence = segments.last().map_or(0, |last| last.last_sequence());

@@ -155,6 +155,7 @@ fn remove_dead_segments(shared: &Shared, report: &mut RetentionReport) -> Result
     if shared.state.applied() < last.last_sequence() {
         shared.state.flush().map_err(|cause| RetentionError::State { cause })?;
     }
+    let _alone = shared.files.write();
     for segment in dead {
         let bytes = segment.disk_bytes();
         segment

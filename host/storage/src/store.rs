@@ -213,6 +213,9 @@ pub(crate) struct Shared {
     pub(crate) read_only: Mutex<Option<String>>,
     /// Held by a round of retention.
     pub(crate) retention: Mutex<()>,
+    /// Keeps the names of sealed segments as they are: shared while they are copied or linked, alone around whatever
+    /// unlinks or replaces one. Neither readers nor the committer take it.
+    pub(crate) files: RwLock<()>,
     pub(crate) last_epoch: AtomicU64,
 }
 
