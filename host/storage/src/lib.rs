@@ -27,6 +27,8 @@ mod budget;
 mod clock;
 mod commit;
 mod committer;
+#[cfg_attr(not(test), expect(dead_code, reason = "the cleaner that runs it comes next"))]
+mod compact;
 mod coverage;
 mod fault;
 mod file_system;
