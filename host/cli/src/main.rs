@@ -13,6 +13,7 @@ mod exit;
 mod human;
 mod lines;
 mod output;
+mod place;
 mod trial;
 mod value;
 mod view;

@@ -1,15 +1,15 @@
 //! `weir consume`: a topic's records on stdout.
 
 use client::{Assignment, Client, ConsumedRecord, Consumer, ConsumerConfig, Until};
-use protocol::{Offset, TopicName, control::OffsetSpec};
+use protocol::TopicName;
 use serde_json::{Map, Value};
 
 use super::Context;
 use crate::{
-    clock,
     exit::{Exit, Failure},
     human,
     output::{Closed, reader_gone},
+    place::{self, Place},
     value,
 };
 
@@ -25,8 +25,8 @@ pub(crate) struct Args {
     /// The topic
     topic: TopicName,
     /// Where to begin: beginning, end, an offset, a time (RFC 3339), or how long ago (-10m)
-    #[arg(long, default_value = "beginning", value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
-    from: From,
+    #[arg(long, default_value = "beginning", value_name = "PLACE", value_parser = place::parse, allow_hyphen_values = true)]
+    from: Place,
     /// Read this partition only [default: all]
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
@@ -48,48 +48,6 @@ pub(crate) struct Args {
 enum Format {
     Value,
     Json,
-}
-
-/// Where to begin, as it was said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
-    Place(OffsetSpec),
-    /// So many milliseconds before now.
-    Ago(u64),
-}
-
-fn place(text: &str) -> Result<From, String> {
-    let spec = match text {
-        "beginning" => OffsetSpec::Beginning,
-        "end" => OffsetSpec::End,
-        _ => {
-            if let Some(ago) = text.strip_prefix('-') {
-                return human::parse_duration_ms(ago).map(From::Ago).map_err(|error| error.to_string());
-            }
-            if let Ok(offset) = text.parse::<u64>() {
-                if offset > Offset::MAX.0 {
-                    return Err(format!("offset {offset} is larger than any can be ({})", Offset::MAX));
-                }
-                OffsetSpec::At(Offset(offset))
-            } else {
-                OffsetSpec::Timestamp(human::parse_time_ms(text).map_err(|_| {
-                    "give `beginning`, `end`, an offset, a time such as `2026-03-01T12:00:00Z`, or `-10m`".to_owned()
-                })?)
-            }
-        }
-    };
-    Ok(From::Place(spec))
-}
-
-impl From {
-    fn spec(self) -> OffsetSpec {
-        match self {
-            From::Place(spec) => spec,
-            From::Ago(ms) => {
-                OffsetSpec::Timestamp(clock::now_ms().saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)))
-            }
-        }
-    }
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
@@ -170,21 +128,4 @@ fn to_json(record: &ConsumedRecord) -> Value {
     };
     object.insert("headers".to_owned(), record.headers.iter().map(header).collect());
     Value::Object(object)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_understood() {
-        assert_eq!(place("beginning").unwrap(), From::Place(OffsetSpec::Beginning));
-        assert_eq!(place("end").unwrap(), From::Place(OffsetSpec::End));
-        assert_eq!(place("42").unwrap(), From::Place(OffsetSpec::At(Offset(42))));
-        assert_eq!(place("1970-01-01T00:00:01Z").unwrap(), From::Place(OffsetSpec::Timestamp(1_000)));
-        assert_eq!(place("-10m").unwrap(), From::Ago(600_000));
-        for bad in ["", "start", "-", "-10", "10m", "18446744073709551615", "2026-13-01T00:00:00Z"] {
-            assert!(place(bad).is_err(), "{bad:?} passed");
-        }
-    }
 }
