@@ -5,6 +5,7 @@
 //!
 //! Start at [`cmd::Command`].
 
+mod batch_file;
 mod builtin;
 mod clock;
 mod cmd;

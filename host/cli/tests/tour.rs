@@ -230,11 +230,13 @@ fn status_completion_help_and_config_answer() {
 #[test]
 fn every_command_shows_an_example() {
     let place = Place::new();
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 23] = [
         &["demo"],
         &["serve"],
         &["produce"],
         &["consume"],
+        &["export"],
+        &["import"],
         &["status"],
         &["completion"],
         &["topic", "create"],

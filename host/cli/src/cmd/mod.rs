@@ -6,6 +6,8 @@ mod completion;
 mod config;
 mod consume;
 mod demo;
+mod export;
+mod import;
 mod plugin;
 mod plugin_test;
 mod produce;
@@ -39,6 +41,10 @@ pub(crate) enum Command {
     Produce(produce::Args),
     /// Read a topic's records
     Consume(consume::Args),
+    /// Write a topic to files of record batches, as Kafka's own log has them
+    Export(export::Args),
+    /// Send files of record batches to a topic: those of an export, or of Kafka's own log
+    Import(import::Args),
     /// Upload, list, describe, try and delete plugins
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -74,6 +80,8 @@ async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Ex
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Export(args) => export::run(args, context).await,
+        Command::Import(args) => import::run(args, context).await,
         Command::Plugin(command) => plugin::run(command, context).await,
         Command::Transform(command) => transform::run(command, context).await,
         Command::Status(args) => status::run(&args, context).await,

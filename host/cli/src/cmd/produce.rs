@@ -46,7 +46,7 @@ const UNANSWERED_MAX: usize = 128 << 10;
 const RECORDS_FOR_A_RATE: u64 = 1_000;
 
 /// Rejected records that are listed one by one; the rest is counted.
-const REJECTS_LISTED_MAX: usize = 1_000;
+pub(super) const REJECTS_LISTED_MAX: usize = 1_000;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -87,15 +87,29 @@ fn header(text: &str) -> Result<Header, String> {
 
 /// What became of all lines.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub(super) struct Summary {
     topic: String,
     #[serde(flatten)]
-    books: BooksView,
+    pub(super) books: BooksView,
     /// Records the broker took over durably: stored, dropped or dead-lettered.
     acked: u64,
     /// Records that were handed over and not answered.
     failed: u64,
     elapsed_ms: u64,
+}
+
+impl Summary {
+    /// What a producer has done that sent to one topic.
+    pub(super) fn of(producer: &Producer, topic: &TopicName, elapsed: Duration) -> Summary {
+        let books = producer.books();
+        Summary {
+            topic: topic.to_string(),
+            books: books.into(),
+            acked: books.records_in - books.rejected,
+            failed: producer.records_failed(),
+            elapsed_ms: elapsed.as_millis() as u64,
+        }
+    }
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
@@ -162,14 +176,7 @@ async fn produce(
     let collected = collecting.await?;
     progress.finish_and_clear();
     list_rejects(&collected, context)?;
-    let books = producer.books();
-    let summary = Summary {
-        topic: args.topic.to_string(),
-        books: books.into(),
-        acked: books.records_in - books.rejected,
-        failed: producer.records_failed(),
-        elapsed_ms: watch.elapsed().as_millis() as u64,
-    };
+    let summary = Summary::of(&producer, &args.topic, watch.elapsed());
     Ok((summary, sent.err().or(collected.failure)))
 }
 
@@ -317,7 +324,7 @@ fn progress(args: &Args, context: &Context) -> ProgressBar {
     bar
 }
 
-fn text(summary: &Summary) -> String {
+pub(super) fn text(summary: &Summary) -> String {
     let BooksView { records_in, kept, stored, dropped, dead_lettered, rejected } = summary.books;
     let mut text = format!("{} acknowledged by topic `{}`", human::counted(records_in, "record"), summary.topic);
     let parts = [
