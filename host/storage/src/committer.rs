@@ -414,6 +414,7 @@ pub(crate) fn begin_segment(shared: &Shared, before: Option<&Segment>) -> Result
         partition_id_next: shared.partitions.next_id(),
         snapshot_rows: snapshot.len() as u16,
         replaces_until: None,
+        compacted: Vec::new(),
     };
     Segment::create(&shared.segment_dir, header, &snapshot)
 }

@@ -68,6 +68,7 @@ impl KeyMap {
     }
 
     /// How many keys are noted.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -96,12 +96,7 @@ impl Group {
         let mut packer = Packer::new(layout::cut(data, partitions), scratch, put);
         let mut extents = Vec::with_capacity(appends.len());
         for of_partition in appends.chunk_by(|a, b| a.partition == b.partition) {
-            let mut rest = of_partition;
-            while !rest.is_empty() {
-                let (together, after) = rest.split_at(appends_of_one_extent(rest));
-                extents.push(pack_extent(sequence, together, &mut packer)?);
-                rest = after;
-            }
+            pack_appends(sequence, of_partition, &mut packer, &mut extents)?;
         }
         let rows = extents.iter().map(|packed| PartitionExtent {
             partition: packed.partition,
@@ -109,7 +104,7 @@ impl Group {
         });
         let record = CommitRecord {
             committed_at_ms,
-            parts: packer.parts_put,
+            parts: packer.parts(),
             created: self.created,
             extents: rows.collect(),
             changes: self.changes,
@@ -121,6 +116,24 @@ impl Group {
         }
         Ok(Packed { record, extents })
     }
+}
+
+/// Packs appends of one partition, in order of offsets.
+pub(crate) fn pack_appends<P>(
+    sequence: u64,
+    mut appends: &[Append],
+    packer: &mut Packer<'_, P>,
+    extents: &mut Vec<PackedExtent>,
+) -> Result<(), Fault>
+where
+    P: FnMut(u16, &mut [u8], u32) -> Result<(), Fault>,
+{
+    while !appends.is_empty() {
+        let (together, after) = appends.split_at(appends_of_one_extent(appends));
+        extents.push(pack_extent(sequence, together, packer)?);
+        appends = after;
+    }
+    Ok(())
 }
 
 /// How many of these appends (of one partition, at least one) share an index entry.
@@ -157,7 +170,7 @@ where
 }
 
 /// Fills parts one after the other.
-struct Packer<'s, P> {
+pub(crate) struct Packer<'s, P> {
     cut: Cut,
     /// The part that is being filled: room for its header, then its body.
     part: &'s mut Vec<u8>,
@@ -173,7 +186,7 @@ impl<'s, P> Packer<'s, P>
 where
     P: FnMut(u16, &mut [u8], u32) -> Result<(), Fault>,
 {
-    fn new(cut: Cut, part: &'s mut Vec<u8>, put: P) -> Self {
+    pub(crate) fn new(cut: Cut, part: &'s mut Vec<u8>, put: P) -> Self {
         part.clear();
         part.resize(PART_HEADER_BYTES, 0);
         let inline = Vec::with_capacity(cut.inline);
@@ -183,7 +196,7 @@ where
     /// Packs some bytes behind the last ones, and notes the pieces they became.
     fn add(&mut self, mut bytes: &[u8], pieces: &mut Vec<Piece>) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            let Some(full) = self.cut.parts.get(usize::from(self.parts_put)).copied() else {
+            let Some(full) = self.cut.part_bytes(self.parts_put) else {
                 self.note(pieces, 0, self.inline.len(), bytes);
                 self.inline.extend_from_slice(bytes);
                 return Ok(());
@@ -193,9 +206,7 @@ where
             self.note(pieces, self.parts_put + 1, filled, now);
             self.part.extend_from_slice(now);
             if filled + now.len() == full {
-                self.parts_put += 1;
-                (self.put)(self.parts_put, self.part, std::mem::take(&mut self.crc))?;
-                self.part.truncate(PART_HEADER_BYTES);
+                self.put_part()?;
             }
             bytes = later;
         }
@@ -216,9 +227,24 @@ where
         }
     }
 
-    /// Writes part 0; where small data begins in its body.
-    fn finish(mut self, record: &CommitRecord) -> Result<u64, Fault> {
-        debug_assert_eq!(usize::from(self.parts_put), self.cut.parts.len(), "the cut fits the data");
+    fn put_part(&mut self) -> Result<(), Fault> {
+        self.parts_put += 1;
+        (self.put)(self.parts_put, self.part, std::mem::take(&mut self.crc))?;
+        self.part.truncate(PART_HEADER_BYTES);
+        Ok(())
+    }
+
+    /// Parts so far, the one that is being filled included.
+    pub(crate) fn parts(&self) -> u16 {
+        self.parts_put + u16::from(self.part.len() > PART_HEADER_BYTES)
+    }
+
+    /// Writes what was not full yet, and part 0; where small data begins in its body.
+    pub(crate) fn finish(mut self, record: &CommitRecord) -> Result<u64, Fault> {
+        if self.part.len() > PART_HEADER_BYTES {
+            self.put_part()?;
+        }
+        debug_assert!(self.cut.parts.len() <= usize::from(self.parts_put), "the cut fits the data");
         let record = record::to_vec(record);
         self.part.truncate(PART_HEADER_BYTES);
         self.part.extend_from_slice(&(record.len() as u32).to_le_bytes());

@@ -64,11 +64,26 @@ const fn body_capacity(class: usize) -> usize {
     class - LEAF_OVERHEAD_BYTES - PART_HEADER_BYTES
 }
 
-/// How `total` bytes of packed data are cut: the sizes of parts 1.., and what rides in part 0.
+/// How packed data is cut: the sizes of parts 1.., and what rides in part 0.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) parts: Vec<usize>,
     pub(crate) inline: usize,
+    /// Whether parts of the largest class follow, as many as it takes.
+    endless: bool,
+}
+
+impl Cut {
+    /// For data whose size is not known before it is packed.
+    pub(crate) fn endless() -> Cut {
+        Cut { parts: Vec::new(), inline: 0, endless: true }
+    }
+
+    /// Bytes of the part after the first `number`; `None` when what follows rides in part 0.
+    pub(crate) fn part_bytes(&self, number: u16) -> Option<usize> {
+        let listed = self.parts.get(usize::from(number)).copied();
+        listed.or_else(|| self.endless.then_some(body_capacity(CLASS_MAX_FEW)))
+    }
 }
 
 /// Cuts packed data into page classes. Parts fill their pages but for at most one, which leaves less than 1/32 empty.
@@ -89,7 +104,7 @@ pub(crate) fn cut(total: usize, partitions: usize) -> Cut {
         parts.push(part);
         rest -= part;
     }
-    Cut { parts, inline: rest }
+    Cut { parts, inline: rest, endless: false }
 }
 
 /// What a commit of this much data and record takes of the file, more or less: room to allocate ahead.

@@ -24,10 +24,10 @@ mod backend;
 mod batches;
 #[cfg_attr(not(test), expect(dead_code, reason = "the committer takes it up with its error handling"))]
 mod budget;
+mod cleaner;
 mod clock;
 mod commit;
 mod committer;
-#[cfg_attr(not(test), expect(dead_code, reason = "the cleaner that runs it comes next"))]
 mod compact;
 mod coverage;
 mod fault;
@@ -45,6 +45,7 @@ mod record;
 mod recovery;
 mod reserve;
 mod retention;
+mod rewrite;
 mod segment;
 mod state;
 mod state_file;
@@ -52,6 +53,7 @@ mod store;
 mod tail;
 
 pub use budget::Budget;
+pub use cleaner::{CleanError, CleanReport};
 pub use clock::{Clock, HostClock};
 pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
 pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};

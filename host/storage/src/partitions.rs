@@ -157,6 +157,15 @@ impl PartitionState {
         }
     }
 
+    /// Puts what one segment holds in the place of what others held.
+    pub(crate) fn replace_spans(&mut self, old: &[Arc<Segment>], new: Option<SegmentSpan>) {
+        let is_old = |span: &SegmentSpan| old.iter().any(|segment| Arc::ptr_eq(segment, &span.segment));
+        let Some(at) = self.spans.iter().position(is_old) else { return };
+        self.spans.retain(|span| !is_old(span));
+        let log_start = self.log_start;
+        self.spans.splice(at..at, new.filter(|new| new.span.cover_end > log_start));
+    }
+
     /// Moves the log start, forgetting what lies wholly before it.
     pub(crate) fn set_log_start(&mut self, offset: u64) {
         self.log_start = self.log_start.max(offset);

@@ -242,9 +242,13 @@ pub(crate) struct SegmentHeader {
     #[n(7)]
     pub(crate) snapshot_rows: u16,
     /// Set in a segment that the cleaner wrote: the last of the segments it stands for, from its own id on. Then it holds
-    /// the records that are left, and of the commits no more than one record, of their last sequence.
+    /// the records that are left, as one commit of the last sequence.
     #[n(8)]
     pub(crate) replaces_until: Option<u64>,
+    /// Partitions of which it holds no two records of one key, nor one that a compacted segment before it supersedes; in
+    /// order.
+    #[n(9)]
+    pub(crate) compacted: Vec<PartitionId>,
 }
 
 /// The segment before, as it stood when the next one was begun.

@@ -16,8 +16,8 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -151,7 +151,7 @@ impl SegmentDir {
     }
 }
 
-fn remove_if_there(file_system: &dyn FileSystem, path: &Path) -> Result<(), Fault> {
+pub(crate) fn remove_if_there(file_system: &dyn FileSystem, path: &Path) -> Result<(), Fault> {
     match file_system.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(path, "remove", error)),
         _ => Ok(()),
@@ -198,8 +198,14 @@ pub(crate) struct Segment {
     /// redb, as long as this is the active segment.
     writer: RwLock<Option<Writer>>,
     data: RwLock<Data>,
+    /// Held while it is sealed.
+    sealing: Mutex<()>,
+    /// Its files, once another segment is to have their names.
+    pinned: OnceLock<OpenFiles>,
     last_sequence: AtomicU64,
     disk_bytes: AtomicU64,
+    /// Damage was found in it.
+    spoilt: AtomicBool,
     /// What it was found to hold at start, until the partitions are told.
     spans_found: Mutex<Vec<(PartitionId, PartitionSpan)>>,
 }
@@ -220,8 +226,11 @@ impl Segment {
             dir,
             writer: RwLock::new(writer),
             data: RwLock::new(data),
+            sealing: Mutex::default(),
+            pinned: OnceLock::new(),
             last_sequence: AtomicU64::new(header.first_sequence - 1),
             disk_bytes: AtomicU64::new(0),
+            spoilt: AtomicBool::new(false),
             spans_found: Mutex::default(),
             header,
         }
@@ -240,6 +249,22 @@ impl Segment {
         let (locator, file) = (writer.locator.clone(), writer.file.clone());
         let data = Data::Memory { index: MemoryIndex::default(), locator, file };
         Ok(Segment::new(dir.clone(), header, Some(writer), data))
+    }
+
+    /// A segment that the cleaner wrote. Its file has its name already, and nothing is written to it any more.
+    pub(crate) fn rewritten(
+        dir: &Arc<SegmentDir>,
+        header: SegmentHeader,
+        writer: Writer,
+        index: MemoryIndex,
+        last_sequence: u64,
+    ) -> Segment {
+        let (locator, file) = (writer.locator.clone(), writer.file.clone());
+        let spans = index.spans();
+        let segment = Segment::new(dir.clone(), header, Some(writer), Data::Memory { index, locator, file });
+        segment.set_last_sequence(last_sequence);
+        segment.set_spans_found(spans);
+        segment
     }
 
     /// A segment whose index file was opened.
@@ -292,6 +317,15 @@ impl Segment {
         matches!(*self.data.read(), Data::Sealed(_))
     }
 
+    /// Whether damage was found in it, so that it is left as it is.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_spoilt(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
+    }
+
     /// Whether record batches were ever put into it while its index was in memory.
     pub(crate) fn held_records(&self) -> bool {
         self.memory_index(MemoryIndex::held_records).unwrap_or(true)
@@ -312,6 +346,21 @@ impl Segment {
         remove_if_there(&*self.dir.file_system, &self.path)?;
         remove_if_there(&*self.dir.file_system, &self.dir.index_path(self.id))?;
         self.dir.file_system.sync_dir(&self.dir.dir).map_err(|error| Fault::io(&self.dir.dir, "sync", error))
+    }
+
+    fn files(&self) -> Result<OpenFiles, Fault> {
+        match self.pinned.get() {
+            Some(files) => Ok(files.clone()),
+            None => self.dir.files(self.id, self.header.epoch),
+        }
+    }
+
+    /// Keeps the files open, so that readers are served whatever becomes of their names.
+    pub(crate) fn pin_files(&self) -> Result<(), Fault> {
+        let files = self.files()?;
+        self.pinned.get_or_init(|| files);
+        self.dir.forget_files(self.id, self.header.epoch);
+        Ok(())
     }
 
     /// The place of a part of this segment.
@@ -342,6 +391,7 @@ impl Segment {
 
     /// Closes the file, writes the index file, and forgets the index in memory. Nothing happens to a sealed one.
     pub(crate) fn seal(&self) -> Result<(), Fault> {
+        let _one_at_a_time = self.sealing.lock();
         let writer = self.writer.write().take();
         if let Some(writer) = writer {
             self.disk_bytes.store(writer.close(&self.path), Ordering::Relaxed);
@@ -413,7 +463,7 @@ impl Segment {
             }
             Data::Sealed(index_file) => index_file.clone(),
         };
-        let files = self.dir.files(self.id, self.header.epoch)?;
+        let files = self.files()?;
         index_file.extents_from(&*files.index, partition, from, bytes_max)
     }
 
@@ -431,7 +481,7 @@ impl Segment {
             }
             Data::Sealed(index_file) => index_file.clone(),
         };
-        let files = self.dir.files(self.id, self.header.epoch)?;
+        let files = self.files()?;
         index_file.extent_at_time(&*files.index, partition, from, timestamp_ms)
     }
 
@@ -439,7 +489,7 @@ impl Segment {
         if let Data::Memory { file, .. } = &*self.data.read() {
             return Ok(file.clone());
         }
-        Ok(self.dir.files(self.id, self.header.epoch)?.data)
+        Ok(self.files()?.data)
     }
 
     /// The bytes of some extents, each whole and checked. Of a segment that is not sealed small ones may have moved since
@@ -481,7 +531,7 @@ impl Segment {
             Data::Memory { locator, .. } => return Ok(self.committed(locator.parts())),
             Data::Sealed(index_file) => index_file.clone(),
         };
-        index_file.parts(&*self.dir.files(self.id, self.header.epoch)?.index)
+        index_file.parts(&*self.files()?.index)
     }
 
     /// Visits the records of the commits `from..=to` that it holds (with where their small data begins), in order.

@@ -21,8 +21,8 @@ use protocol::{Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
-    Budget, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem, InProcess, Prober,
-    ReadError, ReadOutcome, RetentionError, RetentionReport, StateTable,
+    Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem,
+    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, StateTable, cleaner,
     committer::{Committer, Job, Queue},
     fault::Fault,
     file_system::DirLock,
@@ -69,6 +69,8 @@ pub struct StoreOptions {
     pub preallocate_bytes: u64,
     /// redb's cache for the state. Bytes.
     pub cache_bytes: usize,
+    /// Memory for the keys of one round of compaction, taken as long as it lasts. Bytes; 30 of them a key.
+    pub compaction_bytes: usize,
     /// State changes committed but not yet in `state.redb`; past it the committer waits. Bytes.
     pub overlay_bytes_max: usize,
     /// How much of the disk all files may take together: past it, commits with appends are refused.
@@ -95,6 +97,7 @@ impl Default for StoreOptions {
             tail_bytes_max: 32 << 20,
             preallocate_bytes: 16 << 20,
             cache_bytes: 4 << 20,
+            compaction_bytes: 16 << 20,
             overlay_bytes_max: 16 << 20,
             budget: Budget::default(),
             reserve_bytes: 32 << 20,
@@ -126,6 +129,8 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Segments, the active one included.
     pub segments: usize,
+    /// Segments that were left, and have no index file yet.
+    pub unsealed: usize,
     /// Sequence of the last commit.
     pub commit_sequence: u64,
     /// Sequence up to which `state.redb` is applied.
@@ -211,7 +216,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
     pub(crate) read_only: Mutex<Option<String>>,
-    /// Held by a round of retention.
+    /// Held by a round of retention, or of the cleaner.
     pub(crate) retention: Mutex<()>,
     /// Keeps the names of sealed segments as they are: shared while they are copied or linked, alone around whatever
     /// unlinks or replaces one. Neither readers nor the committer take it.
@@ -403,6 +408,16 @@ impl Store {
         retention::run(&self.shared, now_ms, |commit| self.commit(commit).map(drop), || self.roll())
     }
 
+    /// Rewrites what is more than half dead, and compacts partitions that keep the newest record of each key. `pace` is
+    /// told of the bytes of every step, about 1 MiB, and waits as long as is good for the disk; when it says `false`, the
+    /// round stops there, at once, and nothing is lost but the rewriting of one segment.
+    ///
+    /// # Errors
+    /// See [`CleanError`].
+    pub fn clean(&self, now_ms: i64, pace: &mut dyn FnMut(usize) -> bool) -> Result<CleanReport, CleanError> {
+        cleaner::clean(&self.shared, now_ms, pace)
+    }
+
     /// The store in numbers.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -412,6 +427,7 @@ impl Store {
         StoreStats {
             disk_bytes: segments.iter().map(|segment| segment.disk_bytes()).sum::<u64>() + shared.state.disk_bytes(),
             segments: segments.len(),
+            unsealed: segments.iter().filter(|segment| !segment.is_sealed()).count().saturating_sub(1),
             commit_sequence: counters.commit_sequence.load(Ordering::Acquire),
             applied_sequence: shared.state.applied(),
             commits: counters.commits.load(Ordering::Relaxed),

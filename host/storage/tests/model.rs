@@ -34,6 +34,8 @@ enum Operation {
     State(StateTable, u8, Option<u16>),
     Roll,
     Retain,
+    /// Cleans for so many steps.
+    Clean(usize),
     Reopen,
 }
 
@@ -62,8 +64,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0_usize..5, 0_u64..500_000).prop_map(|(partition, bytes)| Operation::Limit(partition, bytes)),
         3 => (table, 0_u8..6, prop::option::weighted(0.8, any::<u16>()))
             .prop_map(|(table, key, value)| Operation::State(table, key, value)),
-        1 => Just(Operation::Roll),
+        4 => Just(Operation::Roll),
         1 => Just(Operation::Retain),
+        2 => prop_oneof![Just(usize::MAX), 0_usize..6].prop_map(Operation::Clean),
         2 => Just(Operation::Reopen),
     ]
 }
@@ -118,6 +121,14 @@ impl Model {
                     assert!(log_start >= partition.log_start);
                     partition.log_start = log_start;
                 }
+            }
+            Operation::Clean(steps) => {
+                let mut left = *steps;
+                let mut pace = |_| {
+                    left = left.saturating_sub(1);
+                    left > 0
+                };
+                store.clean(0, &mut pace).unwrap();
             }
             Operation::Reopen => unreachable!("done by the caller"),
         }
@@ -175,7 +186,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn a_store_behaves_like_a_map(
-        operations in prop::collection::vec(operation(), 1..60),
+        operations in prop::collection::vec(operation(), 1..120),
         tail_bytes_max in prop::sample::select(vec![0, 50_000, 32 << 20]),
         segment_entries_max in prop::sample::select(vec![20, 1_000]),
     ) {
