@@ -395,7 +395,7 @@ fn open_state(
         Some(_) => {
             let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
             let disk_bytes = entries.iter().find(|entry| entry.name == STATE_FILE).map(|entry| entry.disk_bytes);
-            StateFile::open(&*options.file_system, &path, disk_bytes, store, cache_bytes)?
+            StateFile::open(&options.file_system, &path, disk_bytes, store, cache_bytes)?
         }
         None => rebuild_state(&path, options, store, segments)?,
     };
@@ -438,9 +438,9 @@ fn rebuild_state(
     segments: &[Arc<Segment>],
 ) -> Result<StateFile, OpenError> {
     let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
-    let mut file = StateFile::open(&*options.file_system, &new_path, None, store, options.cache_bytes)?;
+    let mut file = StateFile::open(&options.file_system, &new_path, None, store, options.cache_bytes)?;
     let Some(last) = segments.last() else {
-        file.rename(&*options.file_system, path)?;
+        file.rename(path)?;
         return Ok(file);
     };
     tracing::warn!(file = file_name(path), "it is missing, and is rebuilt from the segments");
@@ -459,7 +459,7 @@ fn rebuild_state(
         pending.add(rows)
     })?;
     pending.apply(last.last_sequence())?;
-    file.rename(&*options.file_system, path)?;
+    file.rename(path)?;
     Ok(file)
 }
 

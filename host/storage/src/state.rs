@@ -21,6 +21,9 @@ use crate::{StateChange, StateTable, fault::Fault, state_file::StateFile};
 /// committer's own.
 const APPLY_DELAY: Duration = Duration::from_millis(500);
 
+/// How often applying is tried after it failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a row of the overlay costs beside its bytes.
 const OVERHEAD_BYTES: usize = 96;
 
@@ -86,7 +89,7 @@ impl State {
         self.shared.work.notify_one();
     }
 
-    /// Waits until the overlay is below its bound. An error when the projector has failed and it will not shrink.
+    /// Waits until the overlay is below its bound. An error when the projector has failed, and it will not shrink for now.
     pub(crate) fn wait_for_room(&self) -> Result<(), String> {
         let mut overlay = self.shared.overlay.lock();
         while overlay.bytes >= self.shared.bytes_max {
@@ -111,6 +114,11 @@ impl State {
             self.shared.progress.wait(&mut overlay);
         }
         Ok(())
+    }
+
+    /// Why nothing can be applied for now, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.shared.overlay.lock().failed.clone()
     }
 
     /// The last sequence that is in the file.
@@ -232,15 +240,16 @@ impl Shared {
     fn project(&self) {
         let _farewell = Farewell(self);
         while let Some((changes, target)) = self.next_work() {
-            let result = self.file.apply(&changes, target);
-            let mut overlay = self.overlay.lock();
-            match result {
-                Ok(()) => overlay.settle(target),
-                Err(fault) => {
-                    tracing::error!(cause = fault.text(), "the state cannot be applied; the log goes on without");
-                    overlay.failed = Some(fault.text());
-                }
+            let result = self.file.replace().and_then(|()| self.file.apply(&changes, target));
+            if let Err(fault) = &result {
+                tracing::error!(cause = fault.text(), "the state cannot be applied yet; the log goes on without");
+                self.file.abandon();
             }
+            let mut overlay = self.overlay.lock();
+            if result.is_ok() {
+                overlay.settle(target);
+            }
+            overlay.failed = result.err().map(|fault| fault.text());
             overlay.hurry = false;
             self.progress.notify_all();
         }
@@ -250,8 +259,15 @@ impl Shared {
     fn next_work(&self) -> Option<(Vec<StateChange>, u64)> {
         let mut overlay = self.overlay.lock();
         loop {
-            if overlay.stop || overlay.failed.is_some() {
+            if overlay.stop {
                 return None;
+            }
+            if overlay.failed.is_some() {
+                // Whatever else there is to do, it waits for the disk.
+                if self.work.wait_for(&mut overlay, RETRY_INTERVAL).timed_out() {
+                    return Some((overlay.all(), overlay.committed));
+                }
+                continue;
             }
             let full = overlay.bytes >= self.bytes_max / 4;
             let behind = overlay.applied < overlay.committed;

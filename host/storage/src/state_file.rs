@@ -1,13 +1,17 @@
 //! `state.redb`: one table of checked rows per state table, and the sequence up to which they are applied.
 //!
 //! Owns the file. Every transaction is two-phase with quick repair: the file is small, and unlike a segment it is
-//! rewritten in place, so it is opened after a crash without being read whole.
+//! rewritten in place, so it is opened after a crash without being read whole. After a failed write or sync it is never
+//! written again: its rows are copied to a new file, which takes its name.
 //!
 //! Start at [`StateFile`].
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -20,6 +24,8 @@ use crate::{
     fault::Fault,
     file_system::{FileSystem, OpenMode},
     format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow, RowPlace},
+    probe,
+    segment::{NEW_SUFFIX, remove_if_there},
 };
 
 type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -41,53 +47,111 @@ const fn row_table(table: StateTable) -> RowTable {
     TableDefinition::new(table_name(table))
 }
 
+/// Bytes of rows that are copied in one transaction.
+const COPY_BYTES: usize = 4 << 20;
+
 /// The open file.
 pub(crate) struct StateFile {
+    file_system: Arc<dyn FileSystem>,
     path: PathBuf,
     store: StoreId,
-    meter: Arc<FileMeter>,
+    cache_bytes: usize,
+    open: RwLock<OpenState>,
+    /// A write or sync failed: what is open is a view of the file that never writes to it.
+    failed: AtomicBool,
+}
+
+struct OpenState {
     /// `None` once it is closed.
-    db: RwLock<Option<Database>>,
+    db: Option<Database>,
+    meter: Arc<FileMeter>,
 }
 
 impl StateFile {
     /// Opens a file that is there and takes so much of the disk, or makes one in which nothing is applied.
     pub(crate) fn open(
-        file_system: &dyn FileSystem,
+        file_system: &Arc<dyn FileSystem>,
         path: &Path,
         disk_bytes: Option<u64>,
         store: StoreId,
         cache_bytes: usize,
     ) -> Result<StateFile, Fault> {
-        let io = |error| Fault::io(path, "open", error);
-        let mode = if disk_bytes.is_some() { OpenMode::Existing } else { OpenMode::New };
-        let file = file_system.open(path, mode).map_err(io)?;
-        let meter = Arc::new(FileMeter::starting_at(disk_bytes.unwrap_or(0)));
-        let backend = FileBackend::new(file, meter.clone(), None);
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(cache_bytes);
-        let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
-        let file = StateFile { path: path.to_path_buf(), store, meter, db: RwLock::new(Some(db)) };
-        if mode == OpenMode::New {
+        let open = open_db(&**file_system, path, disk_bytes, cache_bytes)?;
+        let file = StateFile {
+            file_system: file_system.clone(),
+            path: path.to_path_buf(),
+            store,
+            cache_bytes,
+            open: RwLock::new(open),
+            failed: AtomicBool::new(false),
+        };
+        if disk_bytes.is_none() {
             file.apply(&[], 0)?;
         }
         Ok(file)
     }
 
     /// Gives the file its final name once it is complete.
-    pub(crate) fn rename(&mut self, file_system: &dyn FileSystem, to: &Path) -> Result<(), Fault> {
-        file_system.rename(&self.path, to).map_err(|error| Fault::io(to, "name", error))?;
-        if let Some(dir) = to.parent() {
-            file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))?;
-        }
+    pub(crate) fn rename(&mut self, to: &Path) -> Result<(), Fault> {
+        rename(&*self.file_system, &self.path, to)?;
         self.path = to.to_path_buf();
         Ok(())
     }
 
+    /// After a failed write or sync: the file is only read from now on, until [`StateFile::replace`] has made another.
+    pub(crate) fn abandon(&self) {
+        let mut open = self.open.write();
+        open.meter.freeze();
+        self.failed.store(true, Ordering::Release);
+        open.db = None;
+        match probe::open_overlay(&*self.file_system, &self.path) {
+            Ok(db) => open.db = Some(db),
+            Err(fault) => tracing::error!(cause = fault.text(), "the state cannot be read until it is made anew"),
+        }
+    }
+
+    /// Copies what is in an abandoned file to a new one, which takes its place. Nothing is done where there is no need.
+    pub(crate) fn replace(&self) -> Result<(), Fault> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", self.path.display()));
+        remove_if_there(&*self.file_system, &new_path)?;
+        let mut new = StateFile::open(&self.file_system, &new_path, None, self.store, self.cache_bytes)?;
+        self.copy_to(&new)?;
+        new.rename(&self.path)?;
+        *self.open.write() = new.open.into_inner();
+        self.failed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn copy_to(&self, new: &StateFile) -> Result<(), Fault> {
+        let snapshot = self.snapshot()?;
+        for table in StateTable::ALL {
+            let (mut rows, mut bytes, mut copied) = (Vec::new(), 0, Ok(()));
+            self.scan(&snapshot, table, &[], |key, value| {
+                bytes += key.len() + value.len();
+                let (key, value) = (Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)));
+                rows.push(StateChange { table, key, value });
+                if bytes >= COPY_BYTES && copied.is_ok() {
+                    // Nothing counts as applied until all of it is.
+                    copied = new.apply(&std::mem::take(&mut rows), 0);
+                    bytes = 0;
+                }
+            })?;
+            copied?;
+            new.apply(&rows, 0)?;
+        }
+        new.apply(&[], self.applied()?)
+    }
+
     /// Sets and removes rows, and notes the sequence they reach up to, at once.
     pub(crate) fn apply(&self, changes: &[StateChange], applied: u64) -> Result<(), Fault> {
-        let db = self.db.read();
-        let mut transaction = self.opened(db.as_ref())?.begin_write().map_err(self.fault("apply to"))?;
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Fault::io(&self.path, "apply to", std::io::Error::other("a write to it failed before")));
+        }
+        let open = self.open.read();
+        let mut transaction = self.opened(open.db.as_ref())?.begin_write().map_err(self.fault("apply to"))?;
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(true);
         {
@@ -145,7 +209,7 @@ impl StateFile {
     }
 
     pub(crate) fn snapshot(&self) -> Result<ReadTransaction, Fault> {
-        self.opened(self.db.read().as_ref())?.begin_read().map_err(self.fault("read"))
+        self.opened(self.open.read().db.as_ref())?.begin_read().map_err(self.fault("read"))
     }
 
     /// Visits the rows whose key begins with `prefix`, in order.
@@ -172,11 +236,11 @@ impl StateFile {
     }
 
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.meter.disk_bytes()
+        self.open.read().meter.disk_bytes()
     }
 
     pub(crate) fn close(&self) -> Result<(), Fault> {
-        self.db.write().take().map_or(Ok(()), |db| db.close().map_err(self.fault("close")))
+        self.open.write().db.take().map_or(Ok(()), |db| db.close().map_err(self.fault("close")))
     }
 
     fn place<'a>(&self, table: &'a str, key: &'a [u8]) -> RowPlace<'a> {
@@ -195,6 +259,28 @@ impl StateFile {
     fn fault<E: Into<redb::Error>>(&self, action: &'static str) -> impl FnOnce(E) -> Fault {
         Fault::redb(&self.path, action)
     }
+}
+
+fn open_db(
+    file_system: &dyn FileSystem,
+    path: &Path,
+    disk_bytes: Option<u64>,
+    cache_bytes: usize,
+) -> Result<OpenState, Fault> {
+    let mode = if disk_bytes.is_some() { OpenMode::Existing } else { OpenMode::New };
+    let file = file_system.open(path, mode).map_err(|error| Fault::io(path, "open", error))?;
+    let meter = Arc::new(FileMeter::starting_at(disk_bytes.unwrap_or(0)));
+    let backend = FileBackend::new(file, meter.clone(), None);
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_bytes);
+    let db = builder.create_with_backend(backend).map_err(Fault::redb(path, "open"))?;
+    Ok(OpenState { db: Some(db), meter })
+}
+
+fn rename(file_system: &dyn FileSystem, from: &Path, to: &Path) -> Result<(), Fault> {
+    file_system.rename(from, to).map_err(|error| Fault::io(to, "name", error))?;
+    let dir = to.parent().unwrap_or(to);
+    file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))
 }
 
 /// Reads all of a file that may be damaged, and may not be touched; the sequence it is applied up to.

@@ -135,6 +135,8 @@ pub struct StoreStats {
     pub commit_sequence: u64,
     /// Sequence up to which `state.redb` is applied.
     pub applied_sequence: u64,
+    /// Why `state.redb` is not being applied for now, if so; commits go on until the changes that wait are too many.
+    pub state_failure: Option<String>,
     /// Transactions since the store was opened.
     pub commits: u64,
     /// Bytes of record batches taken since the store was opened.
@@ -430,6 +432,7 @@ impl Store {
             unsealed: segments.iter().filter(|segment| !segment.is_sealed()).count().saturating_sub(1),
             commit_sequence: counters.commit_sequence.load(Ordering::Acquire),
             applied_sequence: shared.state.applied(),
+            state_failure: shared.state.failure(),
             commits: counters.commits.load(Ordering::Relaxed),
             bytes_appended: counters.bytes_appended.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),

@@ -15,8 +15,8 @@ use std::{
 use common::*;
 use protocol::Offset;
 use storage::{
-    CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Space, Store, StoreFile,
-    StoreOptions,
+    Commit, CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Space, StateTable, Store,
+    StoreFile, StoreOptions,
 };
 
 /// Nothing in memory, so that every read is from disk.
@@ -166,7 +166,8 @@ fn with_six_records(dir: &Path, disk: &Arc<Failing>) -> Store {
     let store = Store::open(dir, options).unwrap();
     store.commit(create(P, FOREVER)).unwrap();
     for offset in 0..6 {
-        store.commit(appends(vec![append(P, offset, 1, 100_000, 0)])).unwrap();
+        let state = vec![set(StateTable::GroupOffsets, &format!("before {offset}"), "x")];
+        store.commit(Commit { state, ..appends(vec![append(P, offset, 1, 100_000, 0)]) }).unwrap();
     }
     store
 }
@@ -181,6 +182,16 @@ fn commit_in_the_end(store: &Store, offset: u64) {
         }
     }
     panic!("the store did not come back");
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it did not come to pass");
 }
 
 #[test]
@@ -198,12 +209,17 @@ fn after_a_failure_its_file_is_left_alone_and_the_store_goes_on_in_another() {
         assert!(store.stats().read_only.is_some());
         assert_eq!(store.partition(P).unwrap().high_watermark, Offset(6));
         assert_eq!(read_all(&store, P, 0, 1).len(), 6);
+        // The state is applied behind the log, and fails by itself.
+        wait_until(|| store.stats().state_failure.is_some());
+        assert_eq!(store.state_scan(StateTable::GroupOffsets, b"before").unwrap().len(), 6);
         let failed_file = dir.path().join("segments/0000000001.redb");
         let before = fs::read(&failed_file).unwrap();
 
         fails(&disk).store(false, Ordering::SeqCst);
         commit_in_the_end(&store, 6);
         assert_eq!(store.stats().read_only, None);
+        wait_until(|| store.stats().state_failure.is_none());
+        assert_eq!(store.state_scan(StateTable::GroupOffsets, b"before").unwrap().len(), 6);
         assert_eq!(read_all(&store, P, 0, 1).len(), 7);
         drop(store);
         assert_eq!(disk.writes_after_failure.load(Ordering::SeqCst), 0);
