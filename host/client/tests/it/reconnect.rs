@@ -145,7 +145,7 @@ async fn what_cannot_be_delivered_in_time_is_told() {
     let mut broker = TestBroker::start().await;
     let client = broker.client().await;
     let name = create(&client, "t", 1).await;
-    let config = ProducerConfig { delivery_timeout: Duration::from_millis(300), ..ProducerConfig::default() };
+    let config = ProducerConfig { delivery_timeout: Duration::from_secs(3), ..ProducerConfig::default() };
     let producer = client.producer(config);
     within(producer.send(&name, Record::unkeyed("0", NOW)).await.unwrap()).await.unwrap();
     broker.stop().await;
@@ -161,7 +161,7 @@ async fn what_cannot_be_delivered_in_time_is_told() {
 #[tokio::test]
 async fn requests_wait_for_a_broker_that_is_away_and_give_up_in_time() {
     let mut broker = TestBroker::start().await;
-    let config = ClientConfig { request_timeout: Duration::from_millis(300), ..broker.config_at(broker.address()) };
+    let config = ClientConfig { request_timeout: Duration::from_secs(2), ..broker.config_at(broker.address()) };
     let impatient = Client::connect(config).await.unwrap();
     let client = broker.client().await;
     let name = create(&client, "t", 1).await;
