@@ -15,6 +15,7 @@ mod human;
 mod lines;
 mod output;
 mod place;
+mod prober;
 mod trial;
 mod value;
 mod view;

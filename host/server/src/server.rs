@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Broker, BrokerOptions, OpenBrokerError, StoreOptions};
+use broker::{Broker, BrokerOptions, InProcess, OpenBrokerError, Prober, StoreOptions};
 use protocol::{ErrorCode, frame::ALPN};
 use quinn::{Endpoint, crypto::rustls::QuicServerConfig};
 use tokio::{
@@ -90,10 +90,19 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; then nothing runs.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
+        Server::start_with(config, Arc::new(InProcess)).await
+    }
+
+    /// [`Server::start`], with a place for looking at files that may be damaged: a program that can run itself again has
+    /// a better one than this process, which the wrong bytes can end.
+    ///
+    /// # Errors
+    /// As [`Server::start`]'s.
+    pub async fn start_with(config: ServerConfig, prober: Arc<dyn Prober>) -> Result<Server, StartError> {
         config.check()?;
         // First the port: where a broker runs already, its data directory is not even looked at.
         let socket = bind(config.quic)?;
-        let (broker, identity) = open(&config).await?;
+        let (broker, identity) = open(&config, prober).await?;
         match Server::listen(config, socket, broker.clone(), &identity) {
             Ok(server) => Ok(server),
             Err(error) => {
@@ -188,7 +197,7 @@ fn bind(address: SocketAddr) -> Result<UdpSocket, StartError> {
 }
 
 /// Opens the data directory: the store's lock first, then what else is in it.
-async fn open(config: &ServerConfig) -> Result<(Broker, Identity), StartError> {
+async fn open(config: &ServerConfig, prober: Arc<dyn Prober>) -> Result<(Broker, Identity), StartError> {
     let data_dir = config.data_dir.clone();
     let options = BrokerOptions {
         data_dir: data_dir.clone(),
@@ -196,6 +205,7 @@ async fn open(config: &ServerConfig) -> Result<(Broker, Identity), StartError> {
             segment_bytes_max: config.store.segment_bytes_max,
             tail_bytes_max: config.store.tail_bytes_max,
             cache_bytes: config.store.cache_bytes,
+            prober,
             ..StoreOptions::default()
         },
         plugin_workers: config.transforms.workers,

@@ -36,6 +36,15 @@ impl Fault {
             redb::Error::Io(cause) if cause.kind() == io::ErrorKind::InvalidData => {
                 Fault::damaged(path, cause.to_string())
             }
+            redb::Error::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
+                Fault::damaged(path, "it is cut off")
+            }
+            // We ask for the tables that we make, as we make them: what has others was not written by us.
+            error @ (redb::Error::UpgradeRequired(_)
+            | redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. }) => Fault::damaged(path, error.to_string()),
             redb::Error::Io(cause) => Fault::io(path, action, cause),
             other => Fault::io(path, action, io::Error::other(other.to_string())),
         }

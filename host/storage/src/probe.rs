@@ -31,7 +31,10 @@ const CACHE_BYTES: usize = 4 << 20;
 pub enum ProbedFile {
     /// A segment: the sequence of its last commit, 0 when there is none.
     Segment,
-    /// `state.redb`: the sequence up to which it is applied. Every row is read.
+    /// The same, with the checksum of every page that redb has in use.
+    SegmentPages,
+    /// `state.redb`: the sequence up to which it is applied. Every row is read and every page checked: unlike a segment,
+    /// this file is written to again.
     State,
 }
 
@@ -68,11 +71,15 @@ fn probe_through(file_system: &dyn FileSystem, path: &Path, file: ProbedFile) ->
 }
 
 fn look(file_system: &dyn FileSystem, path: &Path, file: ProbedFile) -> Result<u64, OpenError> {
-    let db = open_overlay(file_system, path)?;
-    match file {
-        ProbedFile::Segment => last_sequence(path, &db),
-        ProbedFile::State => state_file::check(path, &db),
+    let mut db = open_overlay(file_system, path)?;
+    let last = match file {
+        ProbedFile::Segment | ProbedFile::SegmentPages => last_sequence(path, &db)?,
+        ProbedFile::State => state_file::check(path, &db)?,
+    };
+    if file != ProbedFile::Segment && !db.check_integrity().map_err(Fault::redb(path, "check"))? {
+        return Err(Fault::damaged(path, "redb's pages do not agree with each other").into());
     }
+    Ok(last)
 }
 
 /// Opens a file so that repairs and anything else redb writes stay in memory.

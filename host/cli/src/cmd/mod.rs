@@ -8,6 +8,7 @@ mod consume;
 mod demo;
 mod export;
 mod import;
+mod internal;
 mod plugin;
 mod plugin_test;
 mod produce;
@@ -18,6 +19,7 @@ mod transform;
 
 use clap::Subcommand;
 
+pub(crate) use self::internal::kind_name;
 use crate::{connect::Common, exit::Exit, output::Output};
 
 /// What a command works with.
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     Config(config::Command),
     /// Print completions for a shell
     Completion(completion::Args),
+    /// What the binary runs itself again for
+    #[command(subcommand, hide = true)]
+    Internal(internal::Command),
 }
 
 /// Runs a command to its end.
@@ -66,6 +71,7 @@ pub(crate) fn run(command: Command, context: Context) -> anyhow::Result<Exit> {
     let done = match command {
         Command::Completion(args) => completion::run(&args, &mut context),
         Command::Config(command) => config::run(&command, &mut context),
+        Command::Internal(command) => internal::run(&command, &mut context),
         Command::Plugin(plugin::Command::Test(args)) => plugin_test::run(&args, &mut context),
         command => runtime()?.block_on(Box::pin(run_async(command, &mut context))),
     }?;
@@ -85,7 +91,9 @@ async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Ex
         Command::Plugin(command) => plugin::run(command, context).await,
         Command::Transform(command) => transform::run(command, context).await,
         Command::Status(args) => status::run(&args, context).await,
-        Command::Config(_) | Command::Completion(_) => unreachable!("they need no runtime and ran before"),
+        Command::Config(_) | Command::Completion(_) | Command::Internal(_) => {
+            unreachable!("they need no runtime and ran before")
+        }
     }
 }
 

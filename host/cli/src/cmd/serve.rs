@@ -3,13 +3,16 @@
 //! Owns the process's signals. The first SIGTERM or SIGINT drains (answers what is in flight, then closes); a second
 //! one ends at once, which loses nothing that was acknowledged.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde_json::json;
 use server::{Server, ServerConfig, StartError};
 
 use super::{Context, config::effective};
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    prober::ChildProber,
+};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -66,7 +69,7 @@ pub(crate) async fn run(args: &Args, context: &mut Context) -> anyhow::Result<Ex
 /// Starts a broker; what keeps it from starting ends with [`Exit::CannotServe`].
 pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Server> {
     let data_dir = config.data_dir.clone();
-    Server::start(config).await.map_err(|error| {
+    Server::start_with(config, Arc::new(ChildProber)).await.map_err(|error| {
         let advice = match &error {
             StartError::AddressInUse { .. } | StartError::Listen { .. } => {
                 "`weir status` shows whether a broker runs here; `--quic 127.0.0.1:0` takes any free port"

@@ -1,0 +1,114 @@
+//! Files that somebody else wrote into: redb looks at them in a process of its own, so that the broker tells what is wrong
+//! and lives on, whatever redb makes of them.
+
+mod common;
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use common::{Place, arg};
+
+/// A broker's data directory as a power cut leaves it: the segment was not closed, so redb has to say how far it reaches.
+fn killed(place: &Place) -> PathBuf {
+    let broker = place.serve();
+    place.ok(&["topic", "create", "t"]);
+    for round in 0..5 {
+        place.run_with(&["produce", "t"], format!("record {round}\n").repeat(200));
+    }
+    broker.kill();
+    place.data_dir()
+}
+
+fn last_segment(data_dir: &Path) -> PathBuf {
+    let files = fs::read_dir(data_dir.join("segments")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "redb")).max().unwrap()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_dir(&path, &to),
+            false => {
+                fs::copy(&path, &to).unwrap();
+            }
+        }
+    }
+}
+
+/// Starts a broker on a directory; whether it served. It may refuse, with the file's name, but not be ended by anything.
+fn serves(place: &Place, data_dir: &Path, file: &str) -> bool {
+    let args = ["serve", "--quic", "127.0.0.1:0", "--json", "--data-dir", arg(data_dir)];
+    let mut child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 1];
+    if child.stdout.take().unwrap().read(&mut first).unwrap() > 0 {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return true;
+    }
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(7), "{} {said}", ended.status);
+    assert!(said.contains(file) && said.contains("damaged"), "{said}");
+    false
+}
+
+/// Blocks of 512 bytes in which something is written.
+fn written_blocks(bytes: &[u8]) -> Vec<usize> {
+    let written = bytes.chunks(512).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+    written.map(|(at, _)| at * 512).collect()
+}
+
+#[test]
+fn redb_may_die_of_a_file_and_the_broker_does_not() {
+    let place = Place::new();
+    let data_dir = killed(&place);
+    for name in ["segment", "state.redb"] {
+        let file = if name == "segment" { last_segment(&data_dir) } else { data_dir.join(name) };
+        let relative = file.strip_prefix(&data_dir).unwrap();
+        let name = relative.file_name().unwrap().to_str().unwrap();
+        let clean = fs::read(&file).unwrap();
+        let blocks = written_blocks(&clean);
+        assert!(blocks.len() > 20);
+        // One flip at a time would take minutes; so at first all of them, then each a part of them, then few.
+        for (round, take) in [1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47].into_iter().enumerate() {
+            let mut flipped = clean.clone();
+            for at in blocks.iter().skip(round).step_by(take) {
+                flipped[at + (round * 37) % 64] ^= 1 << (round % 8);
+            }
+            let copy = place.path(&format!("copy-{round}-{name}"));
+            copy_dir(&data_dir, &copy);
+            fs::write(copy.join(relative), &flipped).unwrap();
+            serves(&place, &copy, name);
+            fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+    assert!(serves(&place, &data_dir, ""), "the untouched one");
+}
+
+#[test]
+fn a_probe_answers_in_one_line_and_changes_nothing() {
+    let place = Place::new();
+    let data_dir = killed(&place);
+    for (kind, file) in [
+        ("segment", last_segment(&data_dir)),
+        ("segment-pages", last_segment(&data_dir)),
+        ("state", data_dir.join("state.redb")),
+    ] {
+        let before = fs::read(&file).unwrap();
+        let answer = place.ok(&["internal", "probe", kind, arg(&file)]).summary();
+        assert!(answer["last_sequence"].is_u64(), "{answer}");
+        assert!(fs::read(&file).unwrap() == before);
+        fs::write(&file, &before[..before.len() / 2]).unwrap();
+        let answer = place.ok(&["internal", "probe", kind, arg(&file)]).summary();
+        assert!(answer["damaged"]["what"].is_string(), "{answer}");
+        fs::write(&file, &before).unwrap();
+    }
+    assert!(!place.ok(&["--help"]).stdout.contains("internal"), "it is for the binary alone");
+}
