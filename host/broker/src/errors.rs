@@ -174,10 +174,16 @@ pub enum ProduceError {
         /// What the store said.
         why: Arc<str>,
     },
-    /// The store takes no writes; the batch is not stored.
+    /// The disk fails, and the store takes no writes until it can be written to again; the batch is not stored.
     #[error("the store is read-only: {why}")]
     ReadOnly {
-        /// Since when and why.
+        /// What the disk said.
+        why: Arc<str>,
+    },
+    /// The disk is full, and no records are taken until there is space again; the batch is not stored.
+    #[error("the disk is full: {why}")]
+    Full {
+        /// Which limit is reached, and the way out.
         why: Arc<str>,
     },
     /// The broker is going away; the batch may or may not be stored.
@@ -202,6 +208,7 @@ impl ProduceError {
     pub(crate) fn of_commit(error: CommitError) -> ProduceError {
         match error {
             CommitError::ReadOnly { why } => ProduceError::ReadOnly { why: why.into() },
+            CommitError::Full { why } => ProduceError::Full { why: why.into() },
             CommitError::ShuttingDown => ProduceError::ShuttingDown,
             CommitError::TooLarge { .. } => ProduceError::CommitTooLarge { why: error.to_string().into() },
             // All but the first mean that the commit was built on one that failed.

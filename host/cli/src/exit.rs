@@ -134,10 +134,10 @@ impl Report {
         } else if let Some(error) = cause.downcast_ref::<WireError>() {
             Some(error.code)
         } else if let Some(error) = cause.downcast_ref::<AdminError>() {
-            self.timeout(matches!(error, AdminError::TimedOut { .. }));
+            self.timeout(matches!(error, AdminError::TimedOut { code: None, .. }));
             error.code()
         } else if let Some(error) = cause.downcast_ref::<ProduceError>() {
-            self.timeout(matches!(error, ProduceError::TimedOut { .. }));
+            self.timeout(matches!(error, ProduceError::TimedOut { code: None, .. }));
             error.code()
         } else if let Some(error) = cause.downcast_ref::<ConsumeError>() {
             error.code()
@@ -220,6 +220,19 @@ mod tests {
         assert_eq!(report.to_text(), "error: topic `x` does not exist\n  try: create it: `weir topic create NAME`");
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!((&json["code"], &json["exit"]), (&"unknown_topic".into(), &5.into()));
+    }
+
+    #[test]
+    fn a_retry_that_ran_out_of_time_tells_what_the_broker_said_at_last() {
+        let timed_out = |last: &str, code| {
+            let waited = std::time::Duration::from_secs(120);
+            let error = ProduceError::TimedOut { waited, sent: true, last: last.to_owned(), code };
+            Report::of(&anyhow::Error::new(error)).unwrap()
+        };
+        let full = timed_out("the disk is full: `storage.budget` of 1 GiB is used up", Some(ErrorCode::DiskFull));
+        assert_eq!((full.exit, full.code), (Exit::Failed, Some(ErrorCode::DiskFull)));
+        assert!(full.text.contains("`storage.budget` of 1 GiB") && full.advice.contains("weir status"), "{full:?}");
+        assert_eq!(timed_out("no connection", None).exit, Exit::NoBroker);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub enum AdminError {
         waited: Duration,
         /// What the last try ended with.
         last: String,
+        /// The broker's code for that, where it is the broker that refused.
+        code: Option<ErrorCode>,
     },
     /// The broker answered something that is no answer to the request.
     #[error("the broker's answer is not one to this request")]
@@ -122,6 +124,7 @@ impl AdminError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             AdminError::Refused(error) => Some(error.code),
+            AdminError::TimedOut { code, .. } => *code,
             _ => None,
         }
     }
@@ -169,6 +172,8 @@ pub enum ProduceError {
         sent: bool,
         /// What the last try ended with.
         last: String,
+        /// The broker's code for that, where it is the broker that refused.
+        code: Option<ErrorCode>,
     },
     /// The broker no longer remembers this producer and so cannot tell whether the batch, sent before the connection
     /// broke, is stored. Sending it again might store it twice, so that is left to the program.
@@ -197,6 +202,7 @@ impl ProduceError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             ProduceError::Refused { error, .. } => Some(error.code),
+            ProduceError::TimedOut { code, .. } => *code,
             ProduceError::Topic { cause, .. } => cause.code(),
             ProduceError::Fenced => Some(ErrorCode::ProducerFenced),
             ProduceError::RecordTooLarge { .. } => Some(ErrorCode::RecordTooLarge),

@@ -21,6 +21,20 @@ impl From<Closed> for AdminError {
     }
 }
 
+/// What the last try ended with, for the error of a timeout.
+#[derive(Debug, Clone)]
+pub(crate) struct LastTry {
+    pub(crate) text: String,
+    /// The broker's code, where it refused.
+    pub(crate) code: Option<ErrorCode>,
+}
+
+impl LastTry {
+    pub(crate) fn without_code(text: impl Into<String>) -> LastTry {
+        LastTry { text: text.into(), code: None }
+    }
+}
+
 /// Sends a request on the control stream.
 pub(crate) async fn ask(link: &Link, request: &Request) -> Result<Response, AdminError> {
     until_answered(link, request, None, Way::Control).await
@@ -44,10 +58,11 @@ async fn until_answered(
     way: Way,
 ) -> Result<Response, AdminError> {
     let waited = link.config().request_timeout;
-    let mut last = "no connection".to_owned();
+    let mut last = LastTry::without_code("no connection");
     let mut lost_before = false;
     let tries = async {
         let mut backoff = link.backoff();
+        let mut asked_to_wait;
         loop {
             let session = link.session().await?;
             let answer = match way {
@@ -65,17 +80,21 @@ async fn until_answered(
                 }
                 Err(error) => {
                     lost_before |= matches!(error, RequestError::Lost(_));
-                    last = error.to_string();
+                    asked_to_wait = error.retry_after();
+                    last = LastTry { text: error.to_string(), code: error.code() };
                 }
             }
             drop(session);
-            tokio::time::sleep(backoff.wait()).await;
+            tokio::time::sleep(backoff.wait().max(asked_to_wait)).await;
         }
     };
     let deadline = clock::now() + waited;
     match tokio::time::timeout_at(deadline, tries).await {
         Ok(answer) => answer,
-        Err(_) => Err(AdminError::TimedOut { waited, last: link.trouble().unwrap_or(last) }),
+        Err(_) => {
+            let LastTry { text: last, code } = link.trouble().map_or(last, LastTry::without_code);
+            Err(AdminError::TimedOut { waited, last, code })
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::{
-    WireError,
+    ErrorCode, WireError,
     control::{self, Hello, Request, Response, Welcome},
     frame::{Fetch, FrameKind, Place, Prefix},
 };
@@ -50,6 +50,24 @@ pub(crate) enum RequestError {
     Lost(String),
     #[error("the broker's answer is not one to this request")]
     WrongAnswer,
+}
+
+impl RequestError {
+    /// The broker's code, where it refused.
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
+        match self {
+            RequestError::Refused(error) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// How long the broker asks to wait before another try.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            RequestError::Refused(error) => Duration::from_millis(error.retry_after_ms.into()),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 impl From<StreamError> for RequestError {

@@ -84,8 +84,8 @@ error_codes! {
     Overloaded = 16, "overloaded", true, "retry after the time given";
     /// The outcome of a commit is not known; the retry decides.
     CommitUnknown = 17, "commit_unknown", true, "retry with the same producer id and sequence";
-    /// The store takes no writes.
-    ReadOnly = 18, "read_only", true, "look at `weir status`; the disk is full or damaged";
+    /// The disk fails and the store takes no writes; it tries again by itself.
+    ReadOnly = 18, "read_only", true, "retry; `weir status` shows what the disk said";
     /// The broker is going away.
     ShuttingDown = 19, "shutting_down", true, "reconnect";
     /// Not a WASM module, or one that we refuse; the text says which rule it breaks.
@@ -106,6 +106,8 @@ error_codes! {
     Cancelled = 27, "cancelled", true, "ask again";
     /// A record is not one that its topic takes; the text names it.
     InvalidRecord = 28, "invalid_record", false, "correct the record that the text names, or alter the topic";
+    /// The disk, or what the broker may use of it, is full: no records are taken until there is space again.
+    DiskFull = 29, "disk_full", true, "raise `storage.budget`, shorten retention or delete topics; `weir status` shows the disk";
 }
 
 impl fmt::Display for ErrorCode {

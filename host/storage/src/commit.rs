@@ -133,10 +133,17 @@ pub enum CommitError {
         /// What the disk said.
         cause: String,
     },
-    /// Nothing was written: an earlier failure left the store read-only.
+    /// Nothing was written: the disk failed, and there is no new segment to write to yet. Ends by itself soon after the
+    /// disk can be written to again.
     #[error("the store is read-only: {why}")]
     ReadOnly {
         /// The failure that made it so.
+        why: String,
+    },
+    /// Nothing was written: the disk is full. Only commits with appends get it; ends by itself when there is space again.
+    #[error("the disk is full: {why}")]
+    Full {
+        /// Which limit is reached, and the way out.
         why: String,
     },
     /// Nothing was written: the store is being closed.

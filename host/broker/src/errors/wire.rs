@@ -12,6 +12,10 @@ use super::{CatalogError, DeployError, FetchError, PluginError, ProduceError, To
 /// How long a producer had better wait when the broker is busy: some batches' worth of a pipeline.
 const OVERLOADED_RETRY_AFTER_MS: u32 = 100;
 
+/// How long anybody had better wait when the disk takes no writes: it takes seconds for space or the disk to return,
+/// and each retry sends a batch again.
+const DISK_RETRY_AFTER_MS: u32 = 1_000;
+
 impl ProduceError {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
@@ -28,6 +32,7 @@ impl ProduceError {
             ProduceError::Paused { .. } => ErrorCode::TransformPaused,
             ProduceError::TargetGone | ProduceError::CommitUnknown { .. } => ErrorCode::CommitUnknown,
             ProduceError::ReadOnly { .. } => ErrorCode::ReadOnly,
+            ProduceError::Full { .. } => ErrorCode::DiskFull,
             ProduceError::ShuttingDown => ErrorCode::ShuttingDown,
             ProduceError::Internal { .. } => ErrorCode::Internal,
         }
@@ -47,11 +52,12 @@ fn chain(error: &dyn Error) -> String {
 }
 
 fn wire(code: ErrorCode, error: &dyn Error) -> WireError {
-    WireError {
-        code,
-        text: chain(error),
-        retry_after_ms: if code == ErrorCode::Overloaded { OVERLOADED_RETRY_AFTER_MS } else { 0 },
-    }
+    let retry_after_ms = match code {
+        ErrorCode::Overloaded => OVERLOADED_RETRY_AFTER_MS,
+        ErrorCode::ReadOnly | ErrorCode::DiskFull => DISK_RETRY_AFTER_MS,
+        _ => 0,
+    };
+    WireError { code, text: chain(error), retry_after_ms }
 }
 
 fn batch_code(error: &BatchError) -> ErrorCode {
@@ -70,6 +76,7 @@ impl From<&CatalogError> for ErrorCode {
     fn from(error: &CatalogError) -> ErrorCode {
         match error {
             CatalogError::Commit(CommitError::ReadOnly { .. }) => ErrorCode::ReadOnly,
+            CatalogError::Commit(CommitError::Full { .. }) => ErrorCode::DiskFull,
             CatalogError::Commit(CommitError::ShuttingDown) | CatalogError::ShuttingDown => ErrorCode::ShuttingDown,
             CatalogError::Commit(CommitError::Failed { .. }) => ErrorCode::CommitUnknown,
             CatalogError::Commit(_) => ErrorCode::Internal,
@@ -150,5 +157,27 @@ fn read_code(error: &ReadError) -> ErrorCode {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadError::Damaged { .. } => ErrorCode::CorruptData,
         ReadError::Io { .. } => ErrorCode::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_no_writes_is_worth_a_later_retry() {
+        let why = || "`storage.budget` of 1 GiB is used up".to_owned();
+        for (commit, code) in [
+            (CommitError::Full { why: why() }, ErrorCode::DiskFull),
+            (CommitError::ReadOnly { why: why() }, ErrorCode::ReadOnly),
+        ] {
+            let produce = ProduceError::of_commit(commit.clone());
+            assert!(produce.is_retriable(), "{produce}");
+            for error in [WireError::from(produce), WireError::from(CatalogError::Commit(commit))] {
+                assert_eq!(error.code, code);
+                assert!(error.code.is_retryable() && error.retry_after_ms > 0, "{error:?}");
+                assert!(error.text.ends_with(&why()), "{error}");
+            }
+        }
     }
 }

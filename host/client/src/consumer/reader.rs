@@ -216,8 +216,7 @@ impl Reader {
     fn stop(&self, error: RequestError) -> Stop {
         match error {
             RequestError::Refused(error) if !error.code.is_retryable() => Stop::Failed(self.refused(error)),
-            RequestError::Refused(error) => Stop::Lost(Duration::from_millis(error.retry_after_ms.into())),
-            RequestError::Lost(_) | RequestError::WrongAnswer => Stop::Lost(Duration::ZERO),
+            error => Stop::Lost(error.retry_after()),
         }
     }
 

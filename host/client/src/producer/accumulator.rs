@@ -212,7 +212,7 @@ impl Shared {
             Ok(Err(_)) => Err(self.why_stopped()),
             Err(_) => {
                 let last = "the producer's buffer stayed full".to_owned();
-                Err(ProduceError::TimedOut { waited, sent: false, last })
+                Err(ProduceError::TimedOut { waited, sent: false, last, code: None })
             }
         }
     }

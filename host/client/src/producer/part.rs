@@ -115,3 +115,22 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_no_writes_is_waited_for_as_long_as_the_broker_says() {
+        for code in [ErrorCode::DiskFull, ErrorCode::ReadOnly] {
+            let error = WireError { retry_after_ms: 60_000, ..WireError::new(code, "the disk is full") };
+            assert_eq!(Refusal::of(&error), Refusal::Retry { in_doubt: false }, "nothing was written");
+            let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+            let partition = TopicPartition { topic: "clicks".parse().unwrap(), partition: 0 };
+            let mut part = Part::new(partition, backoff);
+            let before = clock::now();
+            part.rest(&error);
+            assert!(part.rest_until.unwrap() >= before + Duration::from_secs(60));
+        }
+    }
+}

@@ -26,6 +26,7 @@ use crate::{
     clock::{self, Instant},
     error::ProduceError,
     link::Link,
+    request::LastTry,
     session::{RequestError, Session},
     wire::{self, Frame, FrameReader, StreamError},
 };
@@ -43,8 +44,8 @@ pub(super) struct Sender {
     parts: Vec<Part>,
     /// The partition whose turn it is.
     turn: usize,
-    /// What the last try ended with, for the text of a timeout.
-    last: String,
+    /// What the last try ended with, for a timeout.
+    last: LastTry,
 }
 
 /// A producer stream that was opened.
@@ -82,7 +83,8 @@ impl From<OutOfPlace> for Leave {
 
 impl Sender {
     pub(super) fn new(link: Link, shared: Arc<Shared>) -> Sender {
-        Sender { link, shared, identity: None, parts: Vec::new(), turn: 0, last: "nothing was tried".to_owned() }
+        let last = LastTry::without_code("nothing was tried");
+        Sender { link, shared, identity: None, parts: Vec::new(), turn: 0, last }
     }
 
     /// Works until the producer is closed and everything is answered.
@@ -123,7 +125,7 @@ impl Sender {
             Leave::Finished => None,
             Leave::Lost(reason) => {
                 tracing::debug!(reason, "producer stream lost");
-                self.last = reason;
+                self.last = LastTry::without_code(reason);
                 Some(())
             }
             Leave::Forgotten => {
@@ -227,8 +229,9 @@ impl Sender {
         let waited = self.shared.config.delivery_timeout;
         for part in &mut self.parts {
             for expired in part.window.expire(|queued| queued.ticket.deadline <= now) {
-                let last = self.link.trouble().unwrap_or_else(|| self.last.clone());
-                let error = ProduceError::TimedOut { waited, sent: expired.in_doubt, last };
+                let trouble = self.link.trouble().map(LastTry::without_code);
+                let LastTry { text: last, code } = trouble.unwrap_or_else(|| self.last.clone());
+                let error = ProduceError::TimedOut { waited, sent: expired.in_doubt, last, code };
                 self.shared.answer(&expired.batch.ticket, Err(error));
             }
         }
@@ -362,7 +365,7 @@ impl Sender {
         if error.code == ErrorCode::ProducerFenced {
             return Err(Leave::Stopped(ProduceError::Fenced));
         }
-        self.last.clone_from(&error.text);
+        self.last = LastTry { text: error.text.clone(), code: Some(error.code) };
         let part = &mut self.parts[handle];
         let refusal = Refusal::of(&error);
         let refused =
