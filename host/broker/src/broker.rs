@@ -218,7 +218,9 @@ impl Broker {
             topics: directory.topics().len() as u64,
             partitions: directory.partition_count().into(),
             connections: 0,
-            read_only: stats.read_only,
+            health: stats.health,
+            budget_bytes: stats.budget_bytes,
+            available_bytes: stats.available_bytes,
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use broker::{Broker, BrokerOptions, ProduceError, StoreOptions, TopicError};
 use common::{LONG, VERDICTS, batch, deploy, open, partition, produced, topic, topic_name, upload, values};
-use protocol::{ErrorCode, Offset, WireError, control::DeployTransform};
+use protocol::{ErrorCode, Health, Offset, WireError, control::DeployTransform};
 use storage::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};
 use tokio::time::timeout;
 
@@ -125,9 +125,12 @@ async fn everybody_is_answered_reads_go_on_and_a_retry_after_the_restart_stores_
         );
         assert!(is_fair, "{error:?}");
     }
-    assert!(broker.status().read_only.is_some());
+    let health = broker.status().health;
+    assert!(matches!(&health, Health::ReadOnly { why } if why.contains("on fire")), "{health:?}");
     let late = partition(&broker, "plain", 0).produce(batch(&["late"])).await.unwrap_err();
-    assert_eq!(WireError::from(late).code, ErrorCode::ReadOnly);
+    assert!(late.is_retriable(), "{late}");
+    let late = WireError::from(late);
+    assert!(late.code == ErrorCode::ReadOnly && late.retry_after_ms > 0, "{late:?}");
     assert_eq!(values(&partition(&broker, "piped", 0)).await, ["k piped 0"]);
 
     let undone = broker.delete_topic(topic_name("plain")).await;

@@ -5,7 +5,7 @@ mod common;
 use broker::{Broker, BrokerOptions, FetchError, ProduceError, StoreOptions, TopicError};
 use common::{LONG, batch, compacted, create, keyed, open, partition, produced, topic, topic_name, values};
 use protocol::{
-    BatchBuilder, CleanupPolicy, Compression, ErrorCode, Offset, Record, Retention, TopicPartition, WireError,
+    BatchBuilder, CleanupPolicy, Compression, ErrorCode, Health, Offset, Record, Retention, TopicPartition, WireError,
     control::{AlterTopic, OffsetSpec},
 };
 
@@ -50,7 +50,8 @@ async fn a_restart_keeps_topics_and_settings() {
     assert_eq!((before[0].config.retention, before[0].config.max_record_bytes), (retention, 5_000));
     assert_eq!(before[0].partitions[2].high_watermark, Offset(1));
     let status = broker.status();
-    assert_eq!((status.topics, status.partitions, status.read_only), (1, 3, None));
+    assert_eq!((status.topics, status.partitions, &status.health), (1, 3, &Health::Healthy));
+    assert!((1..=status.budget_bytes).contains(&status.disk_bytes) && status.available_bytes > 0, "{status:?}");
     broker.shutdown().await;
 }
 

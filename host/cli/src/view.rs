@@ -177,12 +177,15 @@ pub(crate) fn status(status: &Status) -> Value {
         "store_id": status.store_id,
         "uptime_ms": status.uptime_ms,
         "disk_bytes": status.disk_bytes,
+        "budget_bytes": status.budget_bytes,
+        "available_bytes": status.available_bytes,
         "segments": status.segments,
         "commit_sequence": status.commit_sequence,
         "topics": status.topics,
         "partitions": status.partitions,
         "connections": status.connections,
-        "read_only": status.read_only,
+        "health": status.health.as_str(),
+        "why": status.health.why(),
     })
 }
 

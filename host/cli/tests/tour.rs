@@ -215,8 +215,10 @@ fn status_completion_help_and_config_answer() {
     let place = Place::new();
     let broker = place.serve();
     let status = place.ok(&["status", "--json"]).summary();
-    assert_eq!((&status["topics"], &status["read_only"]), (&json!(0), &Value::Null));
-    assert!(place.ok(&["status"]).stdout.contains("taken"));
+    assert_eq!((&status["topics"], &status["health"], &status["why"]), (&json!(0), &json!("healthy"), &Value::Null));
+    assert!(status["budget_bytes"].as_u64() > status["disk_bytes"].as_u64(), "{status}");
+    let text = place.ok(&["status"]).stdout;
+    assert!(text.contains("healthy") && text.contains("available"), "{text}");
     drop(broker);
     assert!(place.ok(&["completion", "bash"]).stdout.contains("_weir"));
     let help = place.ok(&["--help"]).stdout;

@@ -6,8 +6,9 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Epoch, Offset, OnError, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig, TopicDescription,
-    TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, limits::CONTROL_BODY_BYTES_MAX,
+    Epoch, Health, Offset, OnError, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig,
+    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName,
+    limits::CONTROL_BODY_BYTES_MAX,
 };
 
 /// First frame of a connection, by the client on its control stream.
@@ -263,9 +264,18 @@ pub struct Status {
     /// Open connections.
     #[n(8)]
     pub connections: u64,
-    /// Whether writes are taken, and if not, why not.
-    #[n(9)]
-    pub read_only: Option<String>,
+    /// Whether writes are taken, and if not all of them, why not.
+    #[n(10)]
+    #[cbor(default)]
+    pub health: Health,
+    /// What its files may take of the disk, in bytes; 0 where the file system does not say how large it is.
+    #[n(11)]
+    #[cbor(default)]
+    pub budget_bytes: u64,
+    /// What the file system has left for it, in bytes; 0 where it does not say.
+    #[n(12)]
+    #[cbor(default)]
+    pub available_bytes: u64,
 }
 
 /// A control body that is no such body.

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod units;
 
 mod error_code;
+mod health;
 mod ids;
 mod names;
 mod produce;
@@ -23,6 +24,7 @@ mod topic;
 mod transform;
 
 pub use error_code::*;
+pub use health::Health;
 pub use ids::*;
 pub use names::*;
 pub use produce::*;

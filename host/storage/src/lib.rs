@@ -58,6 +58,7 @@ pub use clock::{Clock, HostClock};
 pub use commit::{Append, Commit, CommitError, CommitReceipt, PartitionChange, StateChange, StateTable};
 pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, Space, StoreFile};
 pub use probe::{InProcess, ProbedFile, Prober, probe};
+pub use protocol::Health;
 pub use read::{ReadError, ReadOutcome};
 pub use retention::{RetentionError, RetentionReport};
 pub use store::{CloseError, CommitDone, OpenError, PartitionPlace, Store, StoreId, StoreOptions, StoreStats};

@@ -17,12 +17,12 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use protocol::{Offset, PartitionId, Retention};
+use protocol::{Health, Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
     Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem,
-    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, StateTable, cleaner,
+    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, Space, StateTable, cleaner,
     committer::{Committer, Job, Queue},
     fault::Fault,
     file_system::DirLock,
@@ -127,6 +127,10 @@ pub struct PartitionPlace {
 pub struct StoreStats {
     /// Bytes of all files.
     pub disk_bytes: u64,
+    /// What they may take, in bytes; 0 where the file system does not say how large it is.
+    pub budget_bytes: u64,
+    /// What the file system has left for us, in bytes; 0 where it does not say.
+    pub available_bytes: u64,
     /// Segments, the active one included.
     pub segments: usize,
     /// Segments that were left, and have no index file yet.
@@ -145,8 +149,8 @@ pub struct StoreStats {
     pub bytes_written: u64,
     /// Bytes of record batches held in memory for readers.
     pub tail_bytes: usize,
-    /// Why the store takes no commits for now, if so.
-    pub read_only: Option<String>,
+    /// Whether commits are taken, and if not all of them, why not.
+    pub health: Health,
 }
 
 /// Why a store could not be opened.
@@ -426,8 +430,12 @@ impl Store {
         let shared = &self.shared;
         let counters = &shared.counters;
         let segments: Vec<_> = shared.segments.read().values().cloned().collect();
+        let SegmentDir { file_system, dir, .. } = &*shared.segment_dir;
+        let space = file_system.space(dir).unwrap_or(Space { total_bytes: 0, available_bytes: 0 });
         StoreStats {
             disk_bytes: segments.iter().map(|segment| segment.disk_bytes()).sum::<u64>() + shared.state.disk_bytes(),
+            budget_bytes: shared.options.budget.limit_bytes(space),
+            available_bytes: space.available_bytes,
             segments: segments.len(),
             unsealed: segments.iter().filter(|segment| !segment.is_sealed()).count().saturating_sub(1),
             commit_sequence: counters.commit_sequence.load(Ordering::Acquire),
@@ -437,7 +445,7 @@ impl Store {
             bytes_appended: counters.bytes_appended.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
             tail_bytes: counters.tail_bytes.load(Ordering::Relaxed),
-            read_only: shared.read_only(),
+            health: shared.read_only().map_or(Health::Healthy, |why| Health::ReadOnly { why }),
         }
     }
 

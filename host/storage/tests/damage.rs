@@ -15,8 +15,8 @@ use std::{
 use common::*;
 use protocol::Offset;
 use storage::{
-    Commit, CommitError, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, ReadError, Space, StateTable, Store,
-    StoreFile, StoreOptions,
+    Commit, CommitError, DirLock, FileEntry, FileSystem, Health, HostFileSystem, OpenMode, ReadError, Space,
+    StateTable, Store, StoreFile, StoreOptions,
 };
 
 /// Nothing in memory, so that every read is from disk.
@@ -206,7 +206,8 @@ fn after_a_failure_its_file_is_left_alone_and_the_store_goes_on_in_another() {
         assert!(matches!(failed, Err(CommitError::Failed { .. })), "{failed:?}");
         let refused = store.commit(appends(vec![append(P, 6, 1, 10, 0)]));
         assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
-        assert!(store.stats().read_only.is_some());
+        let health = store.stats().health;
+        assert!(matches!(health, Health::ReadOnly { .. }) && !health.takes_appends(), "{health:?}");
         assert_eq!(store.partition(P).unwrap().high_watermark, Offset(6));
         assert_eq!(read_all(&store, P, 0, 1).len(), 6);
         // The state is applied behind the log, and fails by itself.
@@ -217,7 +218,7 @@ fn after_a_failure_its_file_is_left_alone_and_the_store_goes_on_in_another() {
 
         fails(&disk).store(false, Ordering::SeqCst);
         commit_in_the_end(&store, 6);
-        assert_eq!(store.stats().read_only, None);
+        assert_eq!(store.stats().health, Health::Healthy);
         wait_until(|| store.stats().state_failure.is_none());
         assert_eq!(store.state_scan(StateTable::GroupOffsets, b"before").unwrap().len(), 6);
         assert_eq!(read_all(&store, P, 0, 1).len(), 7);

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 use protocol::{
-    Books, CleanupPolicy, Epoch, ErrorCode, Offset, OnError, PartitionDescription, PartitionId, PluginDescription,
-    PluginHash, PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig, TopicDescription,
-    TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec, TransformStats,
-    WireError,
+    Books, CleanupPolicy, Epoch, ErrorCode, Health, Offset, OnError, PartitionDescription, PartitionId,
+    PluginDescription, PluginHash, PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig,
+    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec,
+    TransformStats, WireError,
     control::{
         AlterTopic, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement, Request, Response,
         Status, UploadPlugin, Welcome, decode, encode,
@@ -174,13 +174,32 @@ fn transform_description() -> impl Strategy<Value = TransformDescription> {
     )
 }
 
+fn health() -> impl Strategy<Value = Health> {
+    prop_oneof![
+        Just(Health::Healthy),
+        ".{0,20}".prop_map(|why| Health::Slowed { why }),
+        ".{0,20}".prop_map(|why| Health::Full { why }),
+        ".{0,20}".prop_map(|why| Health::ReadOnly { why }),
+    ]
+}
+
 fn status() -> impl Strategy<Value = Status> {
-    (".{0,20}", ".{0,20}", any::<[u64; 7]>(), option::of(".{0,20}")).prop_map(
+    (".{0,20}", ".{0,20}", any::<[u64; 9]>(), health()).prop_map(
         |(
             broker,
             store_id,
-            [uptime_ms, disk_bytes, segments, commit_sequence, topics, partitions, connections],
-            read_only,
+            [
+                uptime_ms,
+                disk_bytes,
+                segments,
+                commit_sequence,
+                topics,
+                partitions,
+                connections,
+                budget_bytes,
+                available_bytes,
+            ],
+            health,
         )| {
             Status {
                 broker,
@@ -192,7 +211,9 @@ fn status() -> impl Strategy<Value = Status> {
                 topics,
                 partitions,
                 connections,
-                read_only,
+                health,
+                budget_bytes,
+                available_bytes,
             }
         },
     )

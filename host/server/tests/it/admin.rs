@@ -1,7 +1,7 @@
 //! Admin streams, and the requests that both they and the control stream take.
 
 use protocol::{
-    ErrorCode, OnError, PluginHash, PluginName, TopicName, TransformLimits, WireError,
+    ErrorCode, Health, OnError, PluginHash, PluginName, TopicName, TransformLimits, WireError,
     control::{self, DeployTransform, Placement, Request, Response, UploadPlugin},
     frame::FrameKind,
     limits::PLUGIN_BYTES_MAX,
@@ -83,7 +83,7 @@ async fn the_status_counts_connections() {
     let (_one, mut control) = join(&server).await;
     let (_two, _) = join(&server).await;
     let Response::Status(status) = control.ask(&Request::Status).await.unwrap() else { panic!() };
-    assert_eq!((status.connections, status.read_only), (2, None));
+    assert_eq!((status.connections, status.health), (2, Health::Healthy));
 }
 
 #[tokio::test]
