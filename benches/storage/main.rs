@@ -33,6 +33,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{data_dir::DataDir, figure::Report, process::Role};
 
+/// The one of the product: it is part of what a commit costs, and of what stays resident.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: storage [commit|written|read|restart|scale|space|memory]... [--dir DIR] [--json] [--quick]";
 
 /// Disk that the largest row takes.
