@@ -48,5 +48,5 @@ pub use errors::{
     UnknownTopicOrPartition,
 };
 pub use partition::{Partition, ProduceTicket, ProducerPlace};
-pub use storage::{InProcess, PartitionPlace, Prober, ReadOutcome, StoreOptions};
+pub use storage::{Budget, InProcess, PartitionPlace, Prober, ReadOutcome, StoreOptions};
 pub use versioned::RowError;

@@ -227,6 +227,11 @@ fn status_completion_help_and_config_answer() {
     let file = place.file("weir.toml", &shown);
     place.ok(&["config", "check", "--config", &file]);
     assert_eq!(place.ok(&["config", "show", "--config", &file]).stdout, shown);
+    let flags = ["--storage-budget", "2GiB", "--storage-reserve", "8MiB", "--storage-commit-interval", "100ms"];
+    let shown = place.ok(&[&["config", "show", "--config", &file][..], &flags].concat()).stdout;
+    for line in ["budget = \"2GiB\"", "reserve = \"8MiB\"", "commit_interval = \"100ms\""] {
+        assert!(shown.contains(line), "{shown}");
+    }
 }
 
 #[test]

@@ -6,19 +6,33 @@
 //!
 //! Start at [`ServerConfig::load`].
 
+mod text;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use protocol::limits::{
-    BATCH_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, IN_FLIGHT_BYTES_PER_HANDLE, INGEST_BYTES_MAX,
+use broker::Budget;
+use protocol::{
+    limits::{BATCH_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, IN_FLIGHT_BYTES_PER_HANDLE, INGEST_BYTES_MAX},
+    units,
 };
 use serde::{Deserialize, Serialize};
 
 /// Port of the QUIC listener where none is given.
 pub const QUIC_PORT: u16 = 7433;
+
+/// Smallest disk budget that is given in bytes: blocks are taken in steps of 16 MiB.
+const BUDGET_BYTES_MIN: u64 = 64 << 20;
+
+/// Smallest reserve: what is committed while the disk is full goes on from it.
+const RESERVE_BYTES_MIN: u64 = 1 << 20;
+
+/// Longest interval between commits: a fraction of the time for which clients wait for an answer.
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that can be set on a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +51,8 @@ pub struct ServerConfig {
     pub transport: TransportConfig,
     /// Section `ingest`.
     pub ingest: IngestConfig,
-    /// Section `store`.
-    pub store: StoreConfig,
+    /// Section `storage`.
+    pub storage: StorageConfig,
     /// Section `transforms`.
     pub transforms: TransformsConfig,
     /// Section `runtime`.
@@ -53,7 +67,7 @@ impl Default for ServerConfig {
             drain_ms_max: 10_000,
             transport: TransportConfig::default(),
             ingest: IngestConfig::default(),
-            store: StoreConfig::default(),
+            storage: StorageConfig::default(),
             transforms: TransformsConfig::default(),
             runtime: RuntimeConfig::default(),
         }
@@ -126,25 +140,42 @@ impl Default for IngestConfig {
 /// How records are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
-    /// `store.segment_bytes_max`: size at which a segment file is closed and the next one begun, in bytes. Default
+pub struct StorageConfig {
+    /// `storage.budget`: what the broker's files may take of the disk together: a size such as `10GiB` or a share of the
+    /// file system such as `80%`. Default `80%`: the host's own logs and updates have room. Near it producers are slowed,
+    /// at it refused until there is space again; everything else goes on.
+    #[serde(with = "text::budget")]
+    pub budget: Budget,
+    /// `storage.reserve`: disk space kept back within the budget, as a size; at most 1/16 of the budget is. Default
+    /// `32MiB`: a full disk still takes offset commits, deletes, a new segment and a checkpoint of the state.
+    #[serde(with = "text::size")]
+    pub reserve: u64,
+    /// `storage.commit_interval`: how long commits gather before they are written together, as a duration such as `50ms`,
+    /// at most `10s`. Default `0s`: a commit waits for nothing but the one before it. More spares flash that wears out,
+    /// and lets each producer wait as much longer.
+    #[serde(with = "text::duration")]
+    pub commit_interval: Duration,
+    /// `storage.segment_bytes_max`: size at which a segment file is closed and the next one begun, in bytes. Default
     /// 256 MiB: repair after a crash and the unit of retention are bounded by one file.
     pub segment_bytes_max: u64,
-    /// `store.tail_bytes_max`: memory that keeps the newest batches of all partitions for readers, in bytes. Default
+    /// `storage.tail_bytes_max`: memory that keeps the newest batches of all partitions for readers, in bytes. Default
     /// 32 MiB.
     pub tail_bytes_max: usize,
-    /// `store.cache_bytes`: memory for reads of older data and of the state, in bytes. Default 16 MiB: the system's page
+    /// `storage.cache_bytes`: memory for reads of older data and of the state, in bytes. Default 16 MiB: the system's page
     /// cache does the rest.
     pub cache_bytes: usize,
-    /// `store.retention_interval_ms`: how often expired records are looked for, in milliseconds. Default 60,000: they go
+    /// `storage.retention_interval_ms`: how often expired records are looked for, in milliseconds. Default 60,000: they go
     /// by whole segments, so nothing is gained by looking more often.
     pub retention_interval_ms: u64,
 }
 
-impl Default for StoreConfig {
+impl Default for StorageConfig {
     fn default() -> Self {
         let store = broker::StoreOptions::default();
-        StoreConfig {
+        StorageConfig {
+            budget: store.budget,
+            reserve: store.reserve_bytes,
+            commit_interval: store.commit_interval,
             segment_bytes_max: store.segment_bytes_max,
             tail_bytes_max: store.tail_bytes_max,
             cache_bytes: store.cache_bytes,
@@ -215,7 +246,7 @@ pub enum ConfigError {
         /// Which key.
         key: &'static str,
         /// Its value.
-        value: u64,
+        value: String,
         /// What it has to fulfil.
         rule: &'static str,
     },
@@ -253,36 +284,55 @@ impl ServerConfig {
     /// # Errors
     /// With the first such value, and the rule it breaks.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(&'static str, u64, bool, &'static str); 5] = [
+        let storage = &self.storage;
+        let rules: [(&'static str, String, bool, &'static str); 8] = [
             (
                 "ingest.bytes_max",
-                self.ingest.bytes_max as u64,
+                self.ingest.bytes_max.to_string(),
                 (FRAME_BYTES_MAX..=u32::MAX as usize).contains(&self.ingest.bytes_max),
                 "it must hold one frame (8 MiB), and be below 4 GiB",
             ),
             (
                 "ingest.in_flight_bytes_per_handle",
-                self.ingest.in_flight_bytes_per_handle.into(),
+                self.ingest.in_flight_bytes_per_handle.to_string(),
                 self.ingest.in_flight_bytes_per_handle > 0,
                 "it must be above 0",
             ),
             (
                 "transport.mtu_bytes_max",
-                self.transport.mtu_bytes_max.into(),
+                self.transport.mtu_bytes_max.to_string(),
                 self.transport.mtu_bytes_max == 0 || (1_200..=65_507).contains(&self.transport.mtu_bytes_max),
                 "QUIC needs 1,200 and UDP carries 65,507",
             ),
             (
                 "transport.connections_max",
-                self.transport.connections_max as u64,
+                self.transport.connections_max.to_string(),
                 self.transport.connections_max > 0,
                 "it must be above 0",
             ),
             (
-                "store.segment_bytes_max",
-                self.store.segment_bytes_max,
-                self.store.segment_bytes_max >= 4 * BATCH_BYTES_MAX as u64,
+                "storage.segment_bytes_max",
+                storage.segment_bytes_max.to_string(),
+                storage.segment_bytes_max >= 4 * BATCH_BYTES_MAX as u64,
                 "it must hold a few commits (16 MiB)",
+            ),
+            (
+                "storage.budget",
+                storage.budget.to_string(),
+                !matches!(storage.budget, Budget::Bytes(bytes) if bytes < BUDGET_BYTES_MIN),
+                "it must hold a few steps of allocation (64 MiB)",
+            ),
+            (
+                "storage.reserve",
+                units::exact_bytes(storage.reserve),
+                storage.reserve >= RESERVE_BYTES_MIN,
+                "it must hold a few commits and a checkpoint of the state (1 MiB)",
+            ),
+            (
+                "storage.commit_interval",
+                units::duration_ms(storage.commit_interval.as_millis() as u64),
+                storage.commit_interval <= COMMIT_INTERVAL_MAX,
+                "producers wait for it with each batch, 10 s at most",
             ),
         ];
         match rules.into_iter().find(|(_, _, holds, _)| !holds) {
@@ -361,12 +411,30 @@ mod tests {
     }
 
     #[test]
+    fn sizes_shares_and_durations_are_text_with_a_unit() {
+        let config =
+            ServerConfig::from_toml("[storage]\nbudget = '500 MB'\nreserve = 16_777_216\ncommit_interval = '250ms'");
+        let config = config.unwrap();
+        let storage = &config.storage;
+        assert_eq!((storage.budget, storage.reserve), (Budget::Bytes(500_000_000), 16 << 20));
+        assert_eq!(storage.commit_interval, Duration::from_millis(250));
+        let shown = config.to_toml();
+        for line in ["budget = \"500MB\"", "reserve = \"16MiB\"", "commit_interval = \"250ms\""] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is not in {shown}");
+        }
+        assert_eq!(ServerConfig::from_toml(&shown).unwrap(), config);
+        let plain = ServerConfig::from_toml("[storage]\nbudget = 1_073_741_824\ncommit_interval = 0").unwrap();
+        assert_eq!(plain.storage, StorageConfig { budget: Budget::Bytes(1 << 30), ..StorageConfig::default() });
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         for (text, key, near) in [
             ("data_dri = 'x'", "data_dri", "data_dir"),
             ("[ingest]\nbytes = 1", "ingest.bytes", "ingest.bytes_max"),
             ("[transprot]\nprofile = 'latency'", "transprot.profile", "transport.profile"),
             ("profile = 'latency'", "profile", "transport.profile"),
+            ("[store]\nbudget = '1GiB'", "store.budget", "storage.budget"),
         ] {
             match ServerConfig::from_toml(text) {
                 Err(ConfigError::UnknownKey { key: found, nearest }) => {
@@ -386,6 +454,12 @@ mod tests {
             "quic = 'localhost'",
             "quic = 7433",
             "transport = 3",
+            "[storage]\nbudget = '0%'",
+            "[storage]\nbudget = '1MiB'",
+            "[storage]\nbudget = true",
+            "[storage]\nreserve = 0",
+            "[storage]\ncommit_interval = 5",
+            "[storage]\ncommit_interval = '1h'",
         ] {
             let error = ServerConfig::from_toml(text).unwrap_err().to_string();
             let key = text.rsplit('\n').next().unwrap().split(' ').next().unwrap();

@@ -22,8 +22,9 @@ mod server;
 mod session;
 mod tls;
 
+pub use broker::Budget;
 pub use config::{
-    ConfigError, IngestConfig, Profile, QUIC_PORT, RuntimeConfig, ServerConfig, StoreConfig, TransformsConfig,
+    ConfigError, IngestConfig, Profile, QUIC_PORT, RuntimeConfig, ServerConfig, StorageConfig, TransformsConfig,
     TransportConfig,
 };
 pub use identity::{ADMIN_PRINCIPAL, IdentityError};

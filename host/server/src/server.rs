@@ -202,14 +202,17 @@ async fn open(config: &ServerConfig, prober: Arc<dyn Prober>) -> Result<(Broker,
     let options = BrokerOptions {
         data_dir: data_dir.clone(),
         store: StoreOptions {
-            segment_bytes_max: config.store.segment_bytes_max,
-            tail_bytes_max: config.store.tail_bytes_max,
-            cache_bytes: config.store.cache_bytes,
+            budget: config.storage.budget,
+            reserve_bytes: config.storage.reserve,
+            commit_interval: config.storage.commit_interval,
+            segment_bytes_max: config.storage.segment_bytes_max,
+            tail_bytes_max: config.storage.tail_bytes_max,
+            cache_bytes: config.storage.cache_bytes,
             prober,
             ..StoreOptions::default()
         },
         plugin_workers: config.transforms.workers,
-        retention_interval_ms: config.store.retention_interval_ms,
+        retention_interval_ms: config.storage.retention_interval_ms,
     };
     let broker = spawn_blocking({
         let data_dir = data_dir.clone();

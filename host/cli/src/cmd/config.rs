@@ -52,6 +52,7 @@ pub(crate) fn effective(settings: &Settings, common: &Common) -> anyhow::Result<
     if let Some(quic) = settings.quic {
         config.quic = quic;
     }
+    settings.storage.apply(&mut config.storage);
     config.check().map_err(refused)?;
     Ok(config)
 }

@@ -3,14 +3,15 @@
 //! Owns the process's signals. The first SIGTERM or SIGINT drains (answers what is in flight, then closes); a second
 //! one ends at once, which loses nothing that was acknowledged.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::json;
-use server::{Server, ServerConfig, StartError};
+use server::{Budget, Server, ServerConfig, StartError, StorageConfig};
 
 use super::{Context, config::effective};
 use crate::{
     exit::{Exit, Failure},
+    human,
     prober::ChildProber,
 };
 
@@ -19,6 +20,7 @@ use crate::{
   weir serve
   weir serve --quic 0.0.0.0:7433 --data-dir /var/lib/weir
   weir serve --quic 127.0.0.1:0 --json        # any free port; the ready line names it
+  weir serve --storage-budget 10GiB           # or a share of the file system: 50%
   weir serve --config weir.toml
 
 Prints one line that begins with `ready` once it serves. SIGTERM and Ctrl-C drain; a second one ends at once.
@@ -37,6 +39,37 @@ pub(crate) struct Settings {
     /// Configuration file (TOML); flags outrank it
     #[arg(long, env = "WEIR_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) storage: StorageSettings,
+}
+
+/// Section `storage` of the configuration.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct StorageSettings {
+    /// What the broker may take of the disk: a size, or a share of the file system [default: 80%]
+    #[arg(long, env = "WEIR_STORAGE_BUDGET", value_name = "SIZE", hide_env_values = true)]
+    storage_budget: Option<Budget>,
+    /// What is kept back within the budget for a full disk [default: 32MiB]
+    #[arg(long, env = "WEIR_STORAGE_RESERVE", value_name = "SIZE", hide_env_values = true)]
+    #[arg(value_parser = human::parse_bytes)]
+    storage_reserve: Option<u64>,
+    /// How long commits gather before they are written together, for flash that wears out [default: 0s]
+    #[arg(long, env = "WEIR_STORAGE_COMMIT_INTERVAL", value_name = "DURATION", hide_env_values = true)]
+    #[arg(value_parser = parse_duration)]
+    storage_commit_interval: Option<Duration>,
+}
+
+impl StorageSettings {
+    /// Sets what was given.
+    pub(crate) fn apply(&self, config: &mut StorageConfig) {
+        config.budget = self.storage_budget.unwrap_or(config.budget);
+        config.reserve = self.storage_reserve.unwrap_or(config.reserve);
+        config.commit_interval = self.storage_commit_interval.unwrap_or(config.commit_interval);
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, human::NotUnderstood> {
+    human::parse_duration_ms(text).map(Duration::from_millis)
 }
 
 pub(crate) async fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
