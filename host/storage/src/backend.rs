@@ -99,17 +99,22 @@ impl FileMeter {
         self.used_bytes().max(self.allocated_end.load(Ordering::Relaxed))
     }
 
-    /// Takes disk blocks for `bytes` more, in steps, so that the disk is found full before a transaction and not in it.
-    /// redb fills a file from its beginning, but for a page here and there.
-    pub(crate) fn allocate_ahead(&self, file: &dyn StoreFile, bytes: u64, step: u64) -> io::Result<()> {
+    /// By how much the file grows when there is to be room for `bytes` more, taken in steps. redb fills a file from its
+    /// beginning, but for a page here and there.
+    pub(crate) fn growth(&self, bytes: u64, step: u64) -> u64 {
         let wanted = self.used_bytes() + bytes;
         let allocated = self.allocated_end.load(Ordering::Relaxed);
-        if wanted <= allocated || step == 0 {
-            return Ok(());
+        if wanted <= allocated || step == 0 { 0 } else { wanted.next_multiple_of(step) - allocated }
+    }
+
+    /// Takes disk blocks for `bytes` more, so that the disk is found full before a transaction and not in it.
+    pub(crate) fn allocate_ahead(&self, file: &dyn StoreFile, bytes: u64, step: u64) -> io::Result<()> {
+        let growth = self.growth(bytes, step);
+        if growth > 0 {
+            let allocated = self.allocated_end.load(Ordering::Relaxed);
+            file.allocate(allocated, growth)?;
+            self.allocated_end.store(allocated + growth, Ordering::Relaxed);
         }
-        let end = wanted.next_multiple_of(step);
-        file.allocate(allocated, end - allocated)?;
-        self.allocated_end.store(end, Ordering::Relaxed);
         Ok(())
     }
 

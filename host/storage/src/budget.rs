@@ -163,11 +163,6 @@ impl DiskBudget {
         }
         Ok(room)
     }
-
-    /// What the reserve takes of the disk.
-    pub(crate) fn reserve_held_bytes(&self) -> u64 {
-        self.reserve.held_bytes()
-    }
 }
 
 /// Decides by the limits of one store on one file system.
@@ -409,13 +404,13 @@ mod tests {
         let mut budget = DiskBudget::open(&options, disk.dir.path()).unwrap();
         let reserve_bytes = 160 * MIB / 16;
         assert_eq!(budget.room(0, MIB).unwrap(), Room::Free);
-        assert_eq!((budget.reserve_held_bytes(), disk.reserve_bytes()), (reserve_bytes, reserve_bytes));
+        assert_eq!((budget.reserve.held_bytes(), disk.reserve_bytes()), (reserve_bytes, reserve_bytes));
 
         disk.set_others(200 * MIB - reserve_bytes);
         for _ in 0..2 {
             let Room::Full { why } = budget.room(0, MIB).unwrap() else { panic!("nothing is left") };
             assert!(why.contains("others"), "{why}");
-            assert_eq!((budget.reserve_held_bytes(), disk.available_bytes()), (0, reserve_bytes));
+            assert_eq!((budget.reserve.held_bytes(), disk.available_bytes()), (0, reserve_bytes));
         }
         // What was the reserve's is not the appends'.
         disk.set_others(200 * MIB - reserve_bytes - MIB);

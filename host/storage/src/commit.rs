@@ -140,7 +140,8 @@ pub enum CommitError {
         /// The failure that made it so.
         why: String,
     },
-    /// Nothing was written: the disk is full. Only commits with appends get it; ends by itself when there is space again.
+    /// Nothing was written: the disk is full. Commits without appends get it only when the reserve is used up, too. Ends
+    /// by itself when there is space again.
     #[error("the disk is full: {why}")]
     Full {
         /// Which limit is reached, and the way out.

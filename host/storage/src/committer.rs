@@ -21,11 +21,12 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::WriteTransaction;
 
 use crate::{
     Commit, CommitError, CommitReceipt, StateTable,
+    budget::{DiskBudget, Room},
     coverage::{Admission, commit_bytes},
     fault::Fault,
     group::{Group, Packed, PackedExtent},
@@ -46,6 +47,15 @@ const SNAPSHOT_ROW_BYTES: usize = 256 << 10;
 /// back after the disk does.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often it is looked whether a disk that was full has room again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a small group waits for as many commits as the ones before it had: a part of what a sync takes.
+const GATHER_WAIT: Duration = Duration::from_micros(100);
+
+/// A group of this many bytes is worth a sync by itself.
+const GATHER_BYTES_MAX: usize = 64 << 10;
+
 /// Called when a segment was rolled, or could not be.
 pub(crate) type RollDone = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
@@ -62,6 +72,17 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Commit { commit, .. } => commit_bytes(commit),
+            Job::Roll { .. } => 0,
+        }
+    }
+
+    fn appends(&self) -> bool {
+        matches!(self, Job::Commit { commit, .. } if !commit.appends.is_empty())
+    }
+
     /// Answers a job that was not done.
     pub(crate) fn refuse(self, error: CommitError) {
         match self {
@@ -85,6 +106,19 @@ pub(crate) struct Queue {
 struct Waiting {
     jobs: VecDeque<Job>,
     closed: bool,
+    /// The committer is to be woken at so many jobs.
+    wanted: usize,
+    /// Jobs of the last two groups.
+    last_groups: [usize; 2],
+}
+
+impl Waiting {
+    /// Whether what waits is small, and less than the larger of the last two groups: then the others are likely on
+    /// their way.
+    fn is_worth_gathering(&self) -> bool {
+        let expected = self.last_groups[0].max(self.last_groups[1]);
+        self.jobs.len() < expected && self.jobs.iter().map(Job::bytes).sum::<usize>() < GATHER_BYTES_MAX
+    }
 }
 
 impl Queue {
@@ -95,7 +129,9 @@ impl Queue {
             return Err(job);
         }
         waiting.jobs.push_back(job);
-        self.arrived.notify_one();
+        if waiting.jobs.len() >= waiting.wanted {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -127,22 +163,41 @@ impl Queue {
         while !waiting.closed && !self.arrived.wait_for(&mut waiting, duration).timed_out() {}
     }
 
-    /// The next group: what waits, up to about `bytes_max`. `None` when the queue is closed and empty.
-    fn drain(&self, bytes_max: usize) -> Option<Vec<Job>> {
+    /// Waits until there is something to do, or a time has passed. `false` when the queue is closed and empty.
+    fn wait(&self, at_most: Option<Duration>) -> bool {
         let mut waiting = self.waiting.lock();
+        waiting.wanted = 1;
         while waiting.jobs.is_empty() {
             if waiting.closed {
-                return None;
+                return false;
             }
-            self.arrived.wait(&mut waiting);
+            match at_most {
+                None => self.arrived.wait(&mut waiting),
+                Some(at_most) if self.arrived.wait_for(&mut waiting, at_most).timed_out() => return true,
+                Some(_) => {}
+            }
         }
+        self.gather(&mut waiting);
+        true
+    }
+
+    /// Gives those who were in the last groups the moment it takes them to come again. Without it the first of many
+    /// producers who wait for their answers is committed alone, and the others with the next sync.
+    fn gather(&self, waiting: &mut MutexGuard<'_, Waiting>) {
+        if waiting.closed || !waiting.is_worth_gathering() {
+            return;
+        }
+        waiting.wanted = waiting.last_groups[0].max(waiting.last_groups[1]);
+        self.arrived.wait_for(waiting, GATHER_WAIT);
+    }
+
+    /// The next group: what waits, up to about `bytes_max`.
+    fn drain(&self, bytes_max: usize) -> Vec<Job> {
+        let mut waiting = self.waiting.lock();
         let mut group = Vec::new();
         let mut bytes = 0;
         while let Some(job) = waiting.jobs.front() {
-            let more = match job {
-                Job::Commit { commit, .. } => commit_bytes(commit),
-                Job::Roll { .. } => 0,
-            };
+            let more = job.bytes();
             let alone = matches!(job, Job::Roll { .. });
             if !group.is_empty() && (alone || bytes + more > bytes_max) {
                 break;
@@ -153,7 +208,8 @@ impl Queue {
                 break;
             }
         }
-        Some(group)
+        waiting.last_groups = [group.len(), waiting.last_groups[0]];
+        group
     }
 }
 
@@ -165,14 +221,20 @@ pub(crate) struct Committer {
     /// One part while it is put together; kept for its memory.
     scratch: Vec<u8>,
     sealer: mpsc::Sender<Arc<Segment>>,
+    budget: DiskBudget,
     /// The active segment failed, and no segment after it could be made yet.
     failed: bool,
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, sealer: mpsc::Sender<Arc<Segment>>) -> Committer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        active: Arc<Segment>,
+        budget: DiskBudget,
+        sealer: mpsc::Sender<Arc<Segment>>,
+    ) -> Committer {
         let tail = Tail::new(shared.options.tail_bytes_max, shared.counters.tail_bytes.clone());
-        Committer { shared, active, tail, scratch: Vec::new(), sealer, failed: false }
+        Committer { shared, active, tail, scratch: Vec::new(), sealer, budget, failed: false }
     }
 
     /// Works until the queue is closed and empty.
@@ -182,7 +244,15 @@ impl Committer {
                 self.refuse_waiting();
                 self.shared.queue.pause(RETRY_INTERVAL);
             }
-            let Some(jobs) = self.shared.queue.drain(self.shared.options.group_bytes_max) else { return };
+            let is_free = *self.shared.room.lock() == Room::Free;
+            if !self.shared.queue.wait((!is_free).then_some(ROOM_INTERVAL)) {
+                return;
+            }
+            let options = &self.shared.options;
+            if !options.commit_interval.is_zero() {
+                self.shared.queue.pause(options.commit_interval);
+            }
+            let jobs = self.shared.queue.drain(options.group_bytes_max);
             self.step(jobs);
         }
     }
@@ -192,7 +262,8 @@ impl Committer {
         if self.failed && !self.replace_failed() {
             return jobs.into_iter().for_each(|job| self.refuse(job));
         }
-        let (admitted, group) = self.admit(jobs);
+        let full = self.room_for(&jobs);
+        let (admitted, group) = self.admit(jobs, full.as_ref());
         let committed = match group.is_empty() {
             true => Ok(self.shared.counters.commit_sequence.load(Ordering::Acquire)),
             false => self.commit(group),
@@ -217,15 +288,55 @@ impl Committer {
         self.shared.queue.take_waiting().into_iter().for_each(|job| self.refuse(job));
     }
 
+    /// Whether what is appended has room on the disk; waits where that is getting scarce, and says why where there is none.
+    fn room_for(&mut self, jobs: &[Job]) -> Option<CommitError> {
+        let growth = self.growth(jobs);
+        let is_free = *self.shared.room.lock() == Room::Free;
+        if growth == 0 && is_free {
+            return None;
+        }
+        let room = self.budget.room(self.shared.disk_bytes(), growth).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the file system does not say what it has left");
+            Room::Free
+        });
+        let before = std::mem::replace(&mut *self.shared.room.lock(), room.clone());
+        if let (Room::Full { why }, Room::Free | Room::Slow { .. }) = (&room, before) {
+            tracing::warn!(why, "appends are refused");
+        }
+        match room {
+            Room::Free => None,
+            Room::Slow { delay_ms, .. } => {
+                if growth > 0 || jobs.iter().any(Job::appends) {
+                    std::thread::sleep(Duration::from_millis(delay_ms));
+                }
+                None
+            }
+            Room::Full { why } => Some(CommitError::Full { why }),
+        }
+    }
+
+    /// By how much appends let the files grow beyond what they take already: blocks are allocated in large steps.
+    fn growth(&self, jobs: &[Job]) -> u64 {
+        let bytes: usize = jobs.iter().filter(|job| job.appends()).map(Job::bytes).sum();
+        if bytes == 0 {
+            return 0;
+        }
+        let ahead = layout::file_bytes_estimate(bytes, 0);
+        let step = self.shared.options.preallocate_bytes;
+        let growth = self.active.with_writer(|writer| Ok(writer.meter.growth(ahead, step)));
+        growth.unwrap_or(ahead)
+    }
+
     /// Sorts out what cannot be done, and gathers the rest.
-    fn admit(&self, jobs: Vec<Job>) -> (Vec<Sorted>, Group) {
+    fn admit(&self, jobs: Vec<Job>, full: Option<&CommitError>) -> (Vec<Sorted>, Group) {
         let mut admission = Admission::new(&self.shared.partitions);
         let mut group = Group::default();
         let mut admitted = Vec::with_capacity(jobs.len());
         for mut job in jobs {
-            let result = match &mut job {
-                Job::Commit { commit, .. } => admission.admit(commit).map(|()| group.add(std::mem::take(commit))),
-                Job::Roll { .. } => Ok(()),
+            let result = match (&mut job, full) {
+                (Job::Commit { commit, .. }, Some(full)) if !commit.appends.is_empty() => Err(full.clone()),
+                (Job::Commit { commit, .. }, _) => admission.admit(commit).map(|()| group.add(std::mem::take(commit))),
+                (Job::Roll { .. }, _) => Ok(()),
             };
             admitted.push((job, result));
         }
@@ -260,13 +371,20 @@ impl Committer {
 
     /// Takes disk blocks for the group before anything of it is written, so that a full disk is only a refusal.
     fn allocate(&mut self, group: &Group) -> Result<(), CommitError> {
-        let (ahead, step) = (group.file_bytes_estimate(), self.shared.options.preallocate_bytes);
+        let ahead = group.file_bytes_estimate();
+        let is_full = matches!(*self.shared.room.lock(), Room::Full { .. });
+        // What still goes on when the disk is full takes no more than it needs.
+        let step = if is_full { ahead } else { self.shared.options.preallocate_bytes };
         let allocated = self.active.with_writer(|writer| {
             let io = |error| Fault::io(&self.active.path, "allocate blocks for", error);
             writer.meter.allocate_ahead(&*writer.file, ahead, step).map_err(io)
         });
         match allocated {
-            Err(fault) if fault.is_disk_full() => Err(CommitError::ReadOnly { why: fault.text() }),
+            Err(fault) if fault.is_disk_full() => {
+                // Whatever the file system says it has left; it is looked at again before the next group.
+                *self.shared.room.lock() = Room::Full { why: fault.text() };
+                Err(CommitError::Full { why: fault.text() })
+            }
             Err(fault) => Err(self.fail(&fault)),
             Ok(()) => Ok(()),
         }
@@ -370,7 +488,10 @@ impl Committer {
     fn roll(&mut self) -> Result<(), CommitError> {
         self.begin_next().map_err(|fault| {
             tracing::warn!(cause = fault.text(), "no new segment can be made");
-            CommitError::ReadOnly { why: fault.text() }
+            match fault.is_disk_full() {
+                true => CommitError::Full { why: fault.text() },
+                false => CommitError::ReadOnly { why: fault.text() },
+            }
         })
     }
 

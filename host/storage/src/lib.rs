@@ -22,7 +22,6 @@
 
 mod backend;
 mod batches;
-#[cfg_attr(not(test), expect(dead_code, reason = "the committer takes it up with its error handling"))]
 mod budget;
 mod cleaner;
 mod clock;

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     OpenError, ProbedFile, StateChange, StateTable, StoreId, StoreOptions,
+    budget::{DiskBudget, Room},
     committer::{apply_change, begin_segment},
     fault::{Fault, file_name},
     file_system::{DirLock, FileEntry, FileSystem},
@@ -47,6 +48,7 @@ pub(crate) struct Opened {
     pub(crate) active: Arc<Segment>,
     /// Segments that were left and not sealed.
     pub(crate) unsealed: Vec<Arc<Segment>>,
+    pub(crate) budget: DiskBudget,
     pub(crate) lock: Box<dyn DirLock>,
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
         queue: Default::default(),
         counters: Counters::default(),
         read_only: Mutex::default(),
+        room: Mutex::new(Room::Free),
         retention: Mutex::default(),
         files: RwLock::default(),
         last_epoch: epoch.into(),
@@ -92,8 +95,9 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
     shared.counters.commit_sequence.store(last_sequence, std::sync::atomic::Ordering::Release);
     let active = Arc::new(begin_segment(&shared, segments.last().map(|last| &**last))?);
     shared.segments.write().insert(active.id, active.clone());
+    let budget = DiskBudget::open(&shared.options, dir).map_err(|error| Fault::io(dir, "list", error))?;
     let unsealed = segments.into_iter().filter(|segment| !segment.is_sealed()).collect();
-    Ok(Opened { shared, active, unsealed, lock })
+    Ok(Opened { shared, active, unsealed, budget, lock })
 }
 
 fn lock(file_system: &dyn FileSystem, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {

@@ -22,7 +22,9 @@ use thiserror::Error;
 
 use crate::{
     Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem,
-    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, Space, StateTable, cleaner,
+    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, Space, StateTable,
+    budget::{DiskBudget, Room},
+    cleaner,
     committer::{Committer, Job, Queue},
     fault::Fault,
     file_system::DirLock,
@@ -222,6 +224,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) counters: Counters,
     pub(crate) read_only: Mutex<Option<String>>,
+    /// Whether appends have room on the disk, as of the last time it was looked.
+    pub(crate) room: Mutex<Room>,
     /// Held by a round of retention, or of the cleaner.
     pub(crate) retention: Mutex<()>,
     /// Keeps the names of sealed segments as they are: shared while they are copied or linked, alone around whatever
@@ -257,6 +261,23 @@ impl Shared {
     /// An epoch never used before.
     pub(crate) fn next_epoch(&self) -> u64 {
         self.last_epoch.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// What all files take of the disk, but for the reserve. Bytes.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let segments: u64 = self.segments.read().values().map(|segment| segment.disk_bytes()).sum();
+        segments + self.state.disk_bytes()
+    }
+
+    fn health(&self) -> Health {
+        if let Some(why) = self.read_only() {
+            return Health::ReadOnly { why };
+        }
+        match self.room.lock().clone() {
+            Room::Free => Health::Healthy,
+            Room::Slow { why, .. } => Health::Slowed { why },
+            Room::Full { why } => Health::Full { why },
+        }
     }
 
     pub(crate) fn active_id(&self) -> u64 {
@@ -295,10 +316,10 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]. A newer format and a directory in use are refused before anything is written.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
-        let recovery::Opened { shared, active, unsealed, lock } = recovery::open(dir, options)?;
+        let recovery::Opened { shared, active, unsealed, budget, lock } = recovery::open(dir, options)?;
         let shared = Arc::new(shared);
-        let threads =
-            start_threads(&shared, active, unsealed).map_err(|error| Fault::io(dir, "start threads for", error));
+        let threads = start_threads(&shared, active, unsealed, budget)
+            .map_err(|error| Fault::io(dir, "start threads for", error));
         let threads = match threads {
             Ok(threads) => threads,
             Err(fault) => {
@@ -433,7 +454,7 @@ impl Store {
         let SegmentDir { file_system, dir, .. } = &*shared.segment_dir;
         let space = file_system.space(dir).unwrap_or(Space { total_bytes: 0, available_bytes: 0 });
         StoreStats {
-            disk_bytes: segments.iter().map(|segment| segment.disk_bytes()).sum::<u64>() + shared.state.disk_bytes(),
+            disk_bytes: shared.disk_bytes(),
             budget_bytes: shared.options.budget.limit_bytes(space),
             available_bytes: space.available_bytes,
             segments: segments.len(),
@@ -445,7 +466,7 @@ impl Store {
             bytes_appended: counters.bytes_appended.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
             tail_bytes: counters.tail_bytes.load(Ordering::Relaxed),
-            health: shared.read_only().map_or(Health::Healthy, |why| Health::ReadOnly { why }),
+            health: shared.health(),
         }
     }
 
@@ -488,11 +509,16 @@ impl Drop for Running {
     }
 }
 
-fn start_threads(shared: &Arc<Shared>, active: Arc<Segment>, unsealed: Vec<Arc<Segment>>) -> std::io::Result<Threads> {
+fn start_threads(
+    shared: &Arc<Shared>,
+    active: Arc<Segment>,
+    unsealed: Vec<Arc<Segment>>,
+    budget: DiskBudget,
+) -> std::io::Result<Threads> {
     let (sender, to_seal) = mpsc::channel::<Arc<Segment>>();
     unsealed.into_iter().for_each(|segment| drop(sender.send(segment)));
     let sealer = std::thread::Builder::new().name("weir-sealer".into()).spawn(move || seal_all(&to_seal))?;
-    let committer = Committer::new(shared.clone(), active, sender);
+    let committer = Committer::new(shared.clone(), active, budget, sender);
     let committer = std::thread::Builder::new().name("weir-committer".into()).spawn(move || committer.run())?;
     Ok(Threads { committer, sealer })
 }

@@ -245,7 +245,8 @@ fn a_full_disk_refuses_before_anything_is_written() {
     disk.full.store(true, Ordering::SeqCst);
     for _ in 0..3 {
         let refused = store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)]));
-        assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(CommitError::Full { .. })), "{refused:?}");
+        assert!(matches!(store.stats().health, Health::Full { .. }));
     }
     assert_eq!(read_all(&store, P, 0, 1).len(), 6);
     disk.full.store(false, Ordering::SeqCst);
