@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use protocol::{
-    PartitionId, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig, TopicName, TransformSpec,
+    PartitionId, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig, TopicName, TopicPartition,
+    TransformSpec,
 };
 use storage::{StateChange, StateTable, Store};
 
@@ -92,6 +93,29 @@ fn change<T: Encode<()>>(key: String, row: Option<&T>) -> StateChange {
     StateChange { table: StateTable::Catalog, key: key.into(), value }
 }
 
+/// The partitions that a row of the catalog is about: those of its topic. None for other rows, and for one that cannot be
+/// read.
+#[must_use]
+pub fn partitions_of(key: &[u8], value: &[u8]) -> Vec<PartitionId> {
+    topic_of(key, value).map_or_else(Vec::new, |(_, row)| row.partitions)
+}
+
+/// What the partitions of a store are called, by the rows of its catalog; those that cannot be read are left out.
+#[must_use]
+pub fn partition_names(catalog: &[(Bytes, Bytes)]) -> BTreeMap<PartitionId, TopicPartition> {
+    let topics = catalog.iter().filter_map(|(key, value)| topic_of(key, value));
+    let names = topics.flat_map(|(topic, row)| {
+        let name = move |partition| TopicPartition { topic: topic.clone(), partition };
+        row.partitions.into_iter().zip((0..).map(name))
+    });
+    names.collect()
+}
+
+fn topic_of(key: &[u8], value: &[u8]) -> Option<(TopicName, TopicRow)> {
+    let name = TopicName::new(str::from_utf8(key).ok()?.strip_prefix(TOPIC)?).ok()?;
+    Some((name, versioned::decode(ROW_VERSION, value).ok()?))
+}
+
 /// The whole catalog.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
@@ -142,6 +166,9 @@ mod tests {
         let mut catalog = Catalog::default();
         catalog.read_row(&key, &value).unwrap();
         assert_eq!(catalog.topics[&name], row);
+        assert_eq!(partitions_of(key.as_bytes(), &value), [PartitionId(3)]);
+        let names = partition_names(&[(key.clone().into(), value.clone().into()), ("else".into(), "".into())]);
+        assert_eq!(names[&PartitionId(3)], TopicPartition { topic: name, partition: 0 });
         value[0] = 9;
         assert!(matches!(catalog.read_row(&key, &value), Err(RowError::Newer { found: 9, known: 1 })));
         assert!(matches!(catalog.read_row("else/x", &value), Err(RowError::Invalid(_))));

@@ -43,6 +43,7 @@ mod versioned;
 mod workers;
 
 pub use broker::{Broker, BrokerOptions};
+pub use catalog::{partition_names, partitions_of};
 pub use errors::{
     CatalogError, DeployError, FetchError, OpenBrokerError, PluginError, ProduceError, TopicError,
     UnknownTopicOrPartition,

@@ -34,6 +34,8 @@ pub(crate) enum Exit {
     CannotServe = 7,
     /// All was sent, but some records were rejected.
     RecordsRejected = 8,
+    /// It was done, and data was found that is not as it was written.
+    Damaged = 9,
 }
 
 /// The table as `weir --help` shows it.
@@ -47,7 +49,8 @@ Exit codes:
   5  no such topic, partition, plugin or transform
   6  refused: invalid, over a limit, or in conflict with what exists
   7  the broker cannot start (directory in use, newer or damaged; port taken)
-  8  sent, but some records were rejected";
+  8  sent, but some records were rejected
+  9  damaged data was found";
 
 /// An error of the command line itself: what is wrong, how to end, and what to try next.
 #[derive(Debug)]
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_table_lists_every_exit() {
-        for exit in 0..=Exit::RecordsRejected as u8 {
+        for exit in 0..=Exit::Damaged as u8 {
             assert!(TABLE.contains(&format!("\n  {exit}  ")), "{exit} is not in the table");
         }
     }

@@ -112,3 +112,32 @@ fn a_probe_answers_in_one_line_and_changes_nothing() {
     }
     assert!(!place.ok(&["--help"]).stdout.contains("internal"), "it is for the binary alone");
 }
+
+#[test]
+fn verify_says_what_is_damaged_and_where() {
+    let place = Place::new();
+    place.run(&["verify"]).refused(6, &["weir-data"]);
+    let broker = place.serve();
+    place.ok(&["topic", "create", "t", "--partitions", "2"]);
+    place.run_with(&["produce", "t", "--partition", "1"], "some record\n".repeat(2_000));
+    place.run(&["verify"]).refused(6, &["in use"]);
+    assert_eq!(broker.terminate(), 0);
+    let data_dir = place.data_dir();
+    assert!(place.ok(&["verify"]).stdout.contains("nothing is damaged"));
+    let summary = place.ok(&["verify", arg(&data_dir), "--json"]).summary();
+    assert!(summary["damages"] == 0 && summary["record_batches"].as_u64() > Some(0), "{summary}");
+
+    let file = last_segment(&data_dir);
+    let mut bytes = fs::read(&file).unwrap();
+    let text = b"some record";
+    let at = bytes.windows(text.len()).rposition(|window| window == text).unwrap();
+    bytes[at] = b'S';
+    fs::write(&file, bytes).unwrap();
+    let ran = place.run(&["verify", arg(&data_dir), "--json"]);
+    assert_eq!(ran.exit, 9, "{ran:?}");
+    let named = ran.json().into_iter().find(|line| line["topic"] == "t").unwrap_or_else(|| panic!("{ran:?}"));
+    assert_eq!((&named["partition"], &named["file"]), (&1.into(), &file.display().to_string().into()));
+    assert!(named["next_offset"].as_u64() <= Some(2_000), "{named}");
+    let ran = place.run(&["verify"]);
+    assert!(ran.exit == 9 && ran.stdout.contains("`t/1`, offsets"), "{ran:?}");
+}

@@ -28,6 +28,13 @@ pub(crate) struct Piece {
     pub(crate) crc: u32,
 }
 
+impl Piece {
+    /// Whether these are the bytes that were written.
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        crc32c::crc32c_append(self.crc_before, bytes) == self.crc
+    }
+}
+
 /// One step of a partition's coverage: `[cover_start, cover_end)`, and the pieces that hold its batches (none: a gap).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Extent {

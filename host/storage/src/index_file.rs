@@ -250,6 +250,23 @@ impl IndexFile {
         extents.collect::<Option<_>>().ok_or_else(|| Fault::damaged(&self.path, "a row of it is nonsense"))
     }
 
+    /// Every extent of a partition that can be read, and what keeps others from it.
+    pub(crate) fn extents(&self, file: &dyn StoreFile, partition: PartitionId) -> (Vec<Extent>, Option<Fault>) {
+        let (mut found, mut fault) = (Vec::new(), None);
+        match self.directory(file, partition) {
+            Ok(directory) => {
+                for row in directory {
+                    match self.row(file, row.row) {
+                        Ok(extents) => found.extend(extents),
+                        Err(error) => fault = fault.or(Some(error)),
+                    }
+                }
+            }
+            Err(error) => fault = Some(error),
+        }
+        (found, fault)
+    }
+
     /// The extents of a partition from the one that covers `from` on, until they hold `bytes_max`.
     pub(crate) fn extents_from(
         &self,

@@ -49,7 +49,7 @@ pub(crate) const NEW_SUFFIX: &str = ".new";
 const READ_STEP_BYTES: u64 = 128 << 10;
 
 /// The position of a piece whose part was not found when the index was made.
-const LOST: u64 = u64::MAX;
+pub(crate) const LOST: u64 = u64::MAX;
 
 /// What every segment of a store needs.
 pub(crate) struct SegmentDir {

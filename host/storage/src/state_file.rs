@@ -301,19 +301,47 @@ pub(crate) fn check(path: &Path, db: &impl ReadableDatabase) -> Result<u64, Open
 }
 
 fn check_table(path: &Path, store: StoreId, snapshot: &ReadTransaction, table: StateTable) -> Result<(), Fault> {
+    visit_rows(path, store, snapshot, table, |_, _| Ok(()))
+}
+
+/// Visits the rows of a table in a file that is not ours to write to. `visit` may end it with an error.
+pub(crate) fn visit_rows<E: From<Fault>>(
+    path: &Path,
+    store: StoreId,
+    snapshot: &ReadTransaction,
+    table: StateTable,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let rows = match snapshot.open_table(row_table(table)) {
         Ok(rows) => rows,
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(Fault::redb(path, "read")(error)),
+        Err(error) => return Err(Fault::redb(path, "read")(error).into()),
     };
     for row in rows.iter().map_err(Fault::redb(path, "read"))? {
         let (key, value) = row.map_err(Fault::redb(path, "read"))?;
         let place = RowPlace { store, file: 0, table: table_name(table), key: key.value() };
-        if place.open(value.value()).is_none() {
-            return Err(Fault::damaged(path, format!("a row of `{}` has a wrong checksum", table_name(table))));
-        }
+        let body = place.open(value.value());
+        let body =
+            body.ok_or_else(|| Fault::damaged(path, format!("a row of `{}` has a wrong checksum", table_name(table))))?;
+        visit(key.value(), body)?;
     }
     Ok(())
+}
+
+/// All rows of a small table in a file that is not ours to write to.
+pub(crate) fn rows_of(
+    path: &Path,
+    store: StoreId,
+    db: &impl ReadableDatabase,
+    table: StateTable,
+) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+    let snapshot = db.begin_read().map_err(Fault::redb(path, "read"))?;
+    let mut rows = Vec::new();
+    visit_rows::<Fault>(path, store, &snapshot, table, |key, value| {
+        rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// Store and applied sequence in the row that says so.

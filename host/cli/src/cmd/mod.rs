@@ -16,6 +16,7 @@ mod serve;
 mod status;
 mod topic;
 mod transform;
+mod verify;
 
 use clap::Subcommand;
 
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Transform(transform::Command),
     /// Show how the broker is
     Status(status::Args),
+    /// Check every byte of a data directory, without a broker
+    Verify(verify::Args),
     /// Show or check the configuration of `serve`
     #[command(subcommand)]
     Config(config::Command),
@@ -72,6 +75,7 @@ pub(crate) fn run(command: Command, context: Context) -> anyhow::Result<Exit> {
         Command::Completion(args) => completion::run(&args, &mut context),
         Command::Config(command) => config::run(&command, &mut context),
         Command::Internal(command) => internal::run(&command, &mut context),
+        Command::Verify(args) => verify::run(&args, &mut context),
         Command::Plugin(plugin::Command::Test(args)) => plugin_test::run(&args, &mut context),
         command => runtime()?.block_on(Box::pin(run_async(command, &mut context))),
     }?;
@@ -91,7 +95,7 @@ async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Ex
         Command::Plugin(command) => plugin::run(command, context).await,
         Command::Transform(command) => transform::run(command, context).await,
         Command::Status(args) => status::run(&args, context).await,
-        Command::Config(_) | Command::Completion(_) | Command::Internal(_) => {
+        Command::Config(_) | Command::Completion(_) | Command::Internal(_) | Command::Verify(_) => {
             unreachable!("they need no runtime and ran before")
         }
     }

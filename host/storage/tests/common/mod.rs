@@ -87,3 +87,56 @@ pub fn read_all(store: &Store, id: PartitionId, from: u64, max_bytes: usize) -> 
 pub fn plain(batches: &[RecordBatch]) -> Vec<(u64, Bytes)> {
     batches.iter().map(|batch| (batch.header().base_offset.0, batch.bytes().clone())).collect()
 }
+
+/// Every file below a directory, with its bytes.
+pub fn files(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => {
+                found.insert(path.clone(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// A store of several segments and partitions, in which a bit of everything happened, closed: small batches that ride with
+/// their commit's record and large ones with parts of their own, gaps, deletions, a log start that moved, state.
+pub fn lived(dir: &std::path::Path) {
+    let store = Store::open(dir, small()).unwrap();
+    let mut next: std::collections::BTreeMap<u32, u64> = (0..4).map(|id| (id, 0)).collect();
+    for id in next.keys() {
+        store.commit(create(PartitionId(*id), FOREVER)).unwrap();
+    }
+    for round in 0..40_u64 {
+        let mut commit = Commit::default();
+        for (id, at) in &mut next {
+            let bytes = [40, 900, 30_000, 170_000][((round + u64::from(*id)) % 4) as usize];
+            commit.appends.push(append(PartitionId(*id), *at, 3, bytes / 3, round as i64));
+            commit.appends.push(gap(PartitionId(*id), *at + 3, *at + 5));
+            *at += 5;
+        }
+        for table in [StateTable::Catalog, StateTable::GroupOffsets, StateTable::PluginState] {
+            commit.state.push(set(table, &format!("{}", round % 7), &format!("value {round}")));
+        }
+        store.commit(commit).unwrap();
+        match round {
+            15 => {
+                store.commit(change(PartitionChange::Delete { id: PartitionId(3) })).unwrap();
+                next.remove(&3);
+            }
+            20 => {
+                store.commit(create(PartitionId(4), Retention { age_ms: Some(1 << 40), ..FOREVER })).unwrap();
+                next.insert(4, 0);
+            }
+            30 => {
+                store.commit(change(PartitionChange::SetLogStart { id: P, offset: Offset(33) })).unwrap();
+            }
+            _ => {}
+        }
+    }
+    assert!(store.stats().segments > 3, "{:?}", store.stats());
+}
