@@ -92,8 +92,7 @@ impl Group {
         let mut appends = self.appends;
         appends.sort_by_key(|append| append.partition);
         let data = appends.iter().filter_map(|append| append.batches.as_ref()).map(Bytes::len).sum();
-        let partitions = appends.chunk_by(|a, b| a.partition == b.partition).count();
-        let mut packer = Packer::new(layout::cut(data, partitions), scratch, put);
+        let mut packer = Packer::new(layout::cut(data), scratch, put);
         let mut extents = Vec::with_capacity(appends.len());
         for of_partition in appends.chunk_by(|a, b| a.partition == b.partition) {
             pack_appends(sequence, of_partition, &mut packer, &mut extents)?;

@@ -44,14 +44,9 @@ const LEAF: u8 = 1;
 
 const KEY_BYTES: usize = 10;
 
-/// Largest class: fewer, larger pages are faster (1 MiB reached 0.70 of the raw disk where 64 KiB reached 0.47).
-const CLASS_MAX_FEW: usize = 1 << 20;
-
-/// Largest class where many partitions share a commit: a reader of one of them reads whole pages.
-const CLASS_MAX_MANY: usize = 256 << 10;
-
-/// Up to this many partitions in a commit are few.
-const FEW_PARTITIONS: usize = 4;
+/// Largest class: fewer, larger pages are faster (1 MiB reached 0.70 of the raw disk where 64 KiB reached 0.47). Readers
+/// do not mind: they read pieces of a part.
+const CLASS_MAX: usize = 1 << 20;
 
 /// Smallest class for a part of its own; less than its body rides with the commit record.
 const CLASS_MIN: usize = 16 << 10;
@@ -82,24 +77,23 @@ impl Cut {
     /// Bytes of the part after the first `number`; `None` when what follows rides in part 0.
     pub(crate) fn part_bytes(&self, number: u16) -> Option<usize> {
         let listed = self.parts.get(usize::from(number)).copied();
-        listed.or_else(|| self.endless.then_some(body_capacity(CLASS_MAX_FEW)))
+        listed.or_else(|| self.endless.then_some(body_capacity(CLASS_MAX)))
     }
 }
 
 /// Cuts packed data into page classes. Parts fill their pages but for at most one, which leaves less than 1/32 empty.
-pub(crate) fn cut(total: usize, partitions: usize) -> Cut {
-    let largest = if partitions <= FEW_PARTITIONS { CLASS_MAX_FEW } else { CLASS_MAX_MANY };
+pub(crate) fn cut(total: usize) -> Cut {
     let mut rest = total;
     let mut parts = Vec::new();
     while rest >= body_capacity(CLASS_MIN) {
         let fits_in = (rest + LEAF_OVERHEAD_BYTES + PART_HEADER_BYTES).next_power_of_two();
         let empty = fits_in.checked_sub(rest).unwrap_or(usize::MAX);
-        if fits_in <= largest && empty <= rest / 32 {
+        if fits_in <= CLASS_MAX && empty <= rest / 32 {
             parts.push(rest);
             rest = 0;
             break;
         }
-        let class = (fits_in / 2).min(largest);
+        let class = (fits_in / 2).min(CLASS_MAX);
         let part = body_capacity(class).min(rest);
         parts.push(part);
         rest -= part;
@@ -254,8 +248,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_keeps_every_byte_and_wastes_little(total in 0_usize..20 << 20, partitions in 1_usize..100) {
-            let cut = cut(total, partitions);
+        fn a_cut_keeps_every_byte_and_wastes_little(total in 0_usize..20 << 20) {
+            let cut = cut(total);
             prop_assert_eq!(cut.parts.iter().sum::<usize>() + cut.inline, total);
             prop_assert!(cut.inline < CLASS_MIN);
             let pages: usize =
