@@ -152,6 +152,10 @@ fn free_space(shared: &Shared, report: &mut CleanReport, pace: &mut Pace<'_>) ->
     };
     let views: Vec<View> = segments.iter().map(view).collect();
     for run in plan(&views, shared.options.segment_bytes_max) {
+        let live_bytes = views[run.clone()].iter().map(|view| view.live_bytes).sum();
+        if !has_room(shared, live_bytes) {
+            continue;
+        }
         if !replace(shared, &segments[run], None, report, pace)? {
             break;
         }
@@ -173,6 +177,16 @@ fn live_bytes(shared: &Shared) -> BTreeMap<u64, u64> {
         });
     }
     live
+}
+
+/// Whether the disk has room for a new segment beside the ones it replaces: within the budget, or in the place of the
+/// reserve.
+fn has_room(shared: &Shared, live_bytes: u64) -> bool {
+    let options = &shared.options;
+    let Ok(space) = options.file_system.space(&shared.segment_dir.dir) else { return true };
+    let within_budget = shared.disk_bytes() + live_bytes <= options.budget.limit_bytes(space);
+    let on_disk = live_bytes + live_bytes / 16 + options.preallocate_bytes <= space.available_bytes;
+    on_disk && (within_budget || live_bytes <= options.reserve_bytes)
 }
 
 /// Rewrites a run; `false` when the round is over.
@@ -231,6 +245,9 @@ fn compact(shared: &Shared, now_ms: i64, report: &mut CleanReport, pace: &mut Pa
         }
     }
     for run in affected.chunks(1) {
+        if !has_room(shared, run[0].disk_bytes()) {
+            continue;
+        }
         if !replace(shared, run, Some(&compaction), report, pace)? {
             break;
         }
