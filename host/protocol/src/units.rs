@@ -1,8 +1,12 @@
-//! Sizes and durations as people write them, in flags, configuration and errors.
+//! Sizes, durations and times as people write them, in flags, configuration and errors.
 //!
 //! Owns both directions, so that what one place prints another one takes. Pure: never reads a clock.
 
+mod time;
+
 use std::{error, fmt};
+
+pub use time::{parse_time_ms, time};
 
 /// Milliseconds per unit, largest first.
 const DURATIONS: [(u64, &str); 4] = [(MS_PER_DAY, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
