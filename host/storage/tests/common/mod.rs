@@ -1,6 +1,8 @@
 //! Shared set-up: commits and batches as a broker would make them.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod model;
+
 use bytes::Bytes;
 use protocol::{BatchBuilder, Compression, Offset, PartitionId, Record, RecordBatch, Retention};
 use storage::{Append, Commit, PartitionChange, StateChange, StateTable, Store, StoreOptions};
