@@ -21,6 +21,7 @@
 //! Start at [`Store`].
 
 mod backend;
+mod backup;
 mod batches;
 mod budget;
 mod cleaner;
@@ -44,6 +45,7 @@ mod read;
 mod record;
 mod recovery;
 mod reserve;
+mod restore;
 mod retention;
 mod rewrite;
 mod segment;
@@ -53,6 +55,7 @@ mod store;
 mod tail;
 mod verify;
 
+pub use backup::{BackupError, BackupReport, CopyProgress, Restorable};
 pub use budget::Budget;
 pub use cleaner::{CleanError, CleanReport};
 pub use clock::{Clock, HostClock};
@@ -61,6 +64,7 @@ pub use file_system::{DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, 
 pub use probe::{InProcess, ProbedFile, Prober, probe};
 pub use protocol::Health;
 pub use read::{ReadError, ReadOutcome};
+pub use restore::{RestoreError, RestorePoint, RestoreReport, Restored, restore};
 pub use retention::{RetentionError, RetentionReport};
 pub use store::{CloseError, CommitDone, OpenError, PartitionPlace, Store, StoreId, StoreOptions, StoreStats};
 pub use verify::{Damage, VerifyProgress, VerifyReport, verify};

@@ -52,8 +52,8 @@ pub(crate) struct Opened {
     pub(crate) lock: Box<dyn DirLock>,
 }
 
-/// Opens the store in `dir`, or makes one there.
-pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenError> {
+/// Opens the store in `dir`, or makes one there, with an epoch above all it has and above this one.
+pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<Opened, OpenError> {
     let file_system = options.file_system.clone();
     let lock = lock(&*file_system, dir)?;
     let segments_dir = dir.join("segments");
@@ -71,7 +71,7 @@ pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenErro
         None => StoreId(options.clock.random_id()),
     };
     let segment_dir = Arc::new(segment_dir(&options, &segments_dir, store));
-    let epoch = found.iter().map(|found| found.header.epoch).max().unwrap_or(0);
+    let epoch = found.iter().map(|found| found.header.epoch).max().unwrap_or(0).max(epoch_min);
     let segments = open_segments(&segment_dir, &options, found)?;
     let partitions = segments.last().map_or_else(|| Ok(Partitions::default()), |last| restore_partitions(last))?;
     place_spans(&partitions, &segments);
@@ -304,7 +304,13 @@ fn open_segment(
     Ok(segment)
 }
 
-fn index_record(segment: &Segment, sequence: u64, record: &CommitRecord, inline_base: u64) -> Result<(), Fault> {
+/// Adds what a commit record says to the index of a segment that is not sealed.
+pub(crate) fn index_record(
+    segment: &Segment,
+    sequence: u64,
+    record: &CommitRecord,
+    inline_base: u64,
+) -> Result<(), Fault> {
     let mut crcs = CrcChain::default();
     for row in &record.extents {
         let extent = row.extent.extent(sequence, inline_base, &mut crcs);

@@ -10,7 +10,7 @@
 //!
 //! Start at [`State`].
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -152,6 +152,11 @@ impl State {
             }
         })?;
         Ok(merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+    }
+
+    /// Writes what is applied into a new file; up to which sequence that is.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<u64, Fault> {
+        self.shared.file.copy_to_path(path)
     }
 
     /// What the file takes of the disk.

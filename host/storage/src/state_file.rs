@@ -125,7 +125,8 @@ impl StateFile {
         Ok(())
     }
 
-    fn copy_to(&self, new: &StateFile) -> Result<(), Fault> {
+    /// Writes every row, as of one moment, into a new file; the sequence up to which it is applied.
+    fn copy_to(&self, new: &StateFile) -> Result<u64, Fault> {
         let snapshot = self.snapshot()?;
         for table in StateTable::ALL {
             let (mut rows, mut bytes, mut copied) = (Vec::new(), 0, Ok(()));
@@ -142,7 +143,9 @@ impl StateFile {
             copied?;
             new.apply(&rows, 0)?;
         }
-        new.apply(&[], self.applied()?)
+        let applied = self.applied_in(&snapshot)?;
+        new.apply(&[], applied)?;
+        Ok(applied)
     }
 
     /// Sets and removes rows, and notes the sequence they reach up to, at once.
@@ -188,8 +191,11 @@ impl StateFile {
 
     /// The sequence up to which the rows are applied.
     pub(crate) fn applied(&self) -> Result<u64, Fault> {
+        self.applied_in(&self.snapshot()?)
+    }
+
+    fn applied_in(&self, snapshot: &ReadTransaction) -> Result<u64, Fault> {
         let damaged = || Fault::damaged(&self.path, "its applied sequence is missing, or of another store");
-        let snapshot = self.snapshot()?;
         let table = snapshot.open_table(APPLIED_TABLE).map_err(self.fault("read"))?;
         let row = table.get(0).map_err(self.fault("read"))?.ok_or_else(damaged)?;
         let (store, applied) = open_applied(self.store, row.value()).ok_or_else(damaged)?;
@@ -233,6 +239,14 @@ impl StateFile {
             visit(key.value(), self.open_row(table, key.value(), value.value())?);
         }
         Ok(())
+    }
+
+    /// Writes every row, as of one moment, into another new file; the sequence up to which it is applied.
+    pub(crate) fn copy_to_path(&self, path: &Path) -> Result<u64, Fault> {
+        let copy = StateFile::open(&self.file_system, path, None, self.store, self.cache_bytes)?;
+        let applied = self.copy_to(&copy)?;
+        copy.close()?;
+        Ok(applied)
     }
 
     pub(crate) fn disk_bytes(&self) -> u64 {

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    num::NonZeroUsize,
     path::Path,
     sync::{
         Arc,
@@ -21,8 +22,9 @@ use protocol::{Health, Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
-    Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt, FileSystem, HostClock, HostFileSystem,
-    InProcess, Prober, ReadError, ReadOutcome, RetentionError, RetentionReport, Space, StateTable,
+    BackupError, BackupReport, Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt,
+    CopyProgress, FileSystem, HostClock, HostFileSystem, InProcess, Prober, ReadError, ReadOutcome, RetentionError,
+    RetentionReport, Space, StateTable, backup,
     budget::{DiskBudget, Room},
     cleaner,
     committer::{Committer, Job, Queue},
@@ -316,7 +318,12 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]. A newer format and a directory in use are refused before anything is written.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
-        let recovery::Opened { shared, active, unsealed, budget, lock } = recovery::open(dir, options)?;
+        Store::open_above(dir, options, 0)
+    }
+
+    /// [`Store::open`], with an epoch above this one.
+    pub(crate) fn open_above(dir: &Path, options: StoreOptions, epoch: u64) -> Result<Store, OpenError> {
+        let recovery::Opened { shared, active, unsealed, budget, lock } = recovery::open(dir, options, epoch)?;
         let shared = Arc::new(shared);
         let threads = start_threads(&shared, active, unsealed, budget)
             .map_err(|error| Fault::io(dir, "start threads for", error));
@@ -443,6 +450,22 @@ impl Store {
     /// See [`CleanError`].
     pub fn clean(&self, now_ms: i64, pace: &mut dyn FnMut(usize) -> bool) -> Result<CleanReport, CleanError> {
         cleaner::clean(&self.shared, now_ms, pace)
+    }
+
+    /// Makes a backup in a directory, or brings the one that is there up to date, while commits go on: sealed segments
+    /// are linked where the file system can, else copied, and the state is written as of one commit. Of the snapshots
+    /// of the state the newest `keep` stay; all without. Blocks; [`restore()`](crate::restore()) is the way back.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub fn backup(
+        &self,
+        to: &Path,
+        keep: Option<NonZeroUsize>,
+        progress: &mut dyn FnMut(CopyProgress),
+    ) -> Result<BackupReport, BackupError> {
+        let asks = backup::Asks { roll: &|| self.roll(), commit: &|commit| self.commit(commit).map(drop) };
+        backup::run(&self.shared, to, keep, &asks, progress)
     }
 
     /// The store in numbers.
