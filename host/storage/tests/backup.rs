@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use protocol::{Offset, PartitionId};
 use storage::{
     BackupError, BackupReport, Clock, Commit, DirLock, FileEntry, FileSystem, HostFileSystem, OpenMode, RestoreError,
-    RestorePoint, RestoreReport, Space, StateTable, Store, StoreFile, StoreOptions, restore,
+    RestorePoint, RestoreReport, Space, StateTable, Store, StoreFile, StoreOptions, restore, verify,
 };
 
 /// A clock that moves with every look at it.
@@ -132,6 +132,7 @@ proptest! {
                 continue;
             }
             prop_assert_eq!(restored.unwrap().finish().unwrap().commit, *sequence);
+            prop_assert_eq!(verify(&target, &small(), &mut |_| {}).unwrap().damages, []);
             let store = Store::open(&target, small()).unwrap();
             model.check(&store);
             // It goes on like any store.
