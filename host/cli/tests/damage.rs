@@ -141,3 +141,56 @@ fn verify_says_what_is_damaged_and_where() {
     let ran = place.run(&["verify"]);
     assert!(ran.exit == 9 && ran.stdout.contains("`t/1`, offsets"), "{ran:?}");
 }
+
+#[test]
+fn salvage_saves_what_is_sound_and_a_broker_serves_it() {
+    let place = Place::new();
+    let broker = place.serve();
+    place.ok(&["topic", "create", "t", "--partitions", "2"]);
+    place.ok(&["plugin", "upload", "mask", "builtin:mask"]);
+    for (partition, round) in [("0", 0), ("1", 1), ("1", 2), ("1", 3)] {
+        let lines = (0..3_000).map(|line| format!("record {line} of round {round}\n")).collect::<String>();
+        let ran = place.run_with(&["produce", "t", "--partition", partition], lines);
+        assert_eq!(ran.exit, 0, "{ran:?}");
+    }
+    let all =
+        |partition| place.ok(&["consume", "t", "--partition", partition, "--until-end", "--format", "json"]).stdout;
+    let (first, second) = (all("0"), all("1"));
+    assert_eq!(broker.terminate(), 0);
+    let data_dir = place.data_dir();
+
+    // A record in the middle, all that redb knows of the file, its index, and the state.
+    let file = last_segment(&data_dir);
+    let mut bytes = fs::read(&file).unwrap();
+    let text = b"record 1500 of round 2";
+    let at = bytes.windows(text.len()).rposition(|window| window == text).unwrap();
+    bytes[at] = b'R';
+    bytes[..4096].fill(0);
+    fs::write(&file, bytes).unwrap();
+    fs::remove_file(file.with_extension("index")).unwrap();
+    place.run(&["serve", "--quic", "127.0.0.1:0"]).refused(7, &["damaged", "weir salvage"]);
+    fs::write(data_dir.join("state.redb"), "nothing").unwrap();
+
+    place.run(&["salvage", arg(&data_dir), "--to", arg(&data_dir.join("new"))]).refused(6, &["lies in"]);
+    let new = place.path("saved");
+    let ran = place.run(&["salvage", arg(&data_dir), "--to", arg(&new), "--json"]);
+    assert_eq!(ran.exit, 9, "{ran:?}");
+    let lost: Vec<_> = ran.json().into_iter().filter(|line| !line["lost"].is_null()).collect();
+    let [lost] = &lost[..] else { panic!("{ran:?}") };
+    assert_eq!((&lost["topic"], &lost["partition"]), (&"t".into(), &1.into()));
+    let range = lost["first_offset"].as_u64().unwrap()..lost["next_offset"].as_u64().unwrap();
+    assert!(range.contains(&4_500) && range.end - range.start < 9_000, "{range:?}");
+    assert_eq!(ran.summary()["state"], "log");
+
+    let _broker = place.serve_with(&["--quic", "127.0.0.1:0", "--data-dir", arg(&new)]);
+    let saved = |partition| {
+        let args =
+            ["consume", "t", "--partition", partition, "--until-end", "--format", "json", "--data-dir", arg(&new)];
+        place.ok(&args).stdout
+    };
+    assert_eq!(saved("0"), first);
+    let offset = |line: &&str| serde_json::from_str::<serde_json::Value>(line).unwrap()["offset"].as_u64().unwrap();
+    let kept: Vec<&str> = second.lines().filter(|line| !range.contains(&offset(line))).collect();
+    assert_eq!(saved("1").lines().collect::<Vec<_>>(), kept);
+    assert!(place.ok(&["plugin", "list", "--data-dir", arg(&new)]).stdout.contains("mask"));
+}

@@ -134,7 +134,7 @@ impl Trial<'_, '_> {
 }
 
 /// Whether the batches lie, ascending, inside the coverage they claim.
-fn check_append(append: &Append) -> Result<(), &'static str> {
+pub(crate) fn check_append(append: &Append) -> Result<(), &'static str> {
     if append.cover_end <= append.cover_start || append.cover_end > Offset::MAX {
         return Err("its coverage is empty, or ends before it begins");
     }

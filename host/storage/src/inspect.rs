@@ -20,7 +20,7 @@ use crate::{
     index_file::{IndexFile, OpenedIndex},
     parts,
     record::{self, ChangeRow, CommitRecord, PartitionRow, SegmentHeader, SnapshotRow},
-    recovery::{STATE_FILE, end_id, end_of},
+    recovery::{STATE_FILE, end_id},
     segment::SegmentDir,
 };
 
@@ -156,8 +156,9 @@ pub(crate) fn what(error: OpenError) -> String {
 
 /// The last commit of a segment: what was found after it says so, or its index.
 pub(crate) fn end_sequence(heads: &[Head], at: usize) -> Option<u64> {
-    let of_next = || end_of(heads[at].header.as_ref()?, heads.get(at + 1)?.header.as_ref()?);
-    of_next().or(heads[at].indexed_until)
+    let previous = heads.get(at + 1).and_then(|next| next.header.as_ref()?.previous);
+    let said = previous.filter(|previous| previous.segment == heads[at].end_id());
+    said.map(|previous| previous.last_sequence).or(heads[at].indexed_until)
 }
 
 /// The partitions as they stand after some commits.

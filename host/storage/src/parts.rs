@@ -88,9 +88,24 @@ impl Locator {
     }
 }
 
+/// A part that was found on a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundPart {
+    pub(crate) place: PartPlace,
+    pub(crate) at: PartAt,
+    /// Whether every byte of it is as it was written; else its header alone is.
+    pub(crate) whole: bool,
+}
+
 /// Every part in a file, found page by page, whole and with a right checksum; of copies, any. Also parts that were
 /// written and never committed: the caller knows where the commits end.
 pub(crate) fn scan(path: &Path, file: &dyn StoreFile) -> Result<Vec<(PartPlace, PartAt)>, Fault> {
+    let found = scan_headers(path, file)?.into_iter().filter(|part| part.whole);
+    Ok(found.map(|part| (part.place, part.at)).collect())
+}
+
+/// [`scan`], with those of which only the header is as it was written: some of what is in them may be.
+pub(crate) fn scan_headers(path: &Path, file: &dyn StoreFile) -> Result<Vec<FoundPart>, Fault> {
     let io = |error| Fault::io(path, "read", error);
     let len = file.len().map_err(io)?;
     let mut found = Vec::new();
@@ -109,7 +124,7 @@ fn scan_window(
     file: &dyn StoreFile,
     window_at: u64,
     window: &[u8],
-    found: &mut Vec<(PartPlace, PartAt)>,
+    found: &mut Vec<FoundPart>,
 ) -> std::io::Result<u64> {
     let mut page = 0;
     while page < window.len().min(WINDOW_BYTES) {
@@ -120,8 +135,8 @@ fn scan_window(
                 Some(part) => place.check_whole(part).is_ok(),
                 None => is_whole_in_file(file, place, position, bytes)?,
             };
+            found.push(FoundPart { place, at: PartAt { position, bytes: bytes as u32 }, whole });
             if whole {
-                found.push((place, PartAt { position, bytes: bytes as u32 }));
                 // What lies within a part is its data, whatever it looks like.
                 next = next.max((page + start + bytes).next_multiple_of(PAGE_BYTES));
             }

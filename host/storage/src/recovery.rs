@@ -221,7 +221,7 @@ pub(crate) fn end_id(header: &SegmentHeader) -> u64 {
 }
 
 /// Where a segment ends, if the one found after it was made right after it.
-pub(crate) fn end_of(header: &SegmentHeader, after: &SegmentHeader) -> Option<u64> {
+fn end_of(header: &SegmentHeader, after: &SegmentHeader) -> Option<u64> {
     after.previous.filter(|previous| previous.segment == end_id(header)).map(|previous| previous.last_sequence)
 }
 

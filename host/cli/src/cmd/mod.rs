@@ -12,6 +12,7 @@ mod internal;
 mod plugin;
 mod plugin_test;
 mod produce;
+mod salvage;
 mod serve;
 mod status;
 mod topic;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Check every byte of a data directory, without a broker
     Verify(verify::Args),
+    /// Save what is sound in a damaged data directory into a new one, without a broker
+    Salvage(salvage::Args),
     /// Show or check the configuration of `serve`
     #[command(subcommand)]
     Config(config::Command),
@@ -76,6 +79,7 @@ pub(crate) fn run(command: Command, context: Context) -> anyhow::Result<Exit> {
         Command::Config(command) => config::run(&command, &mut context),
         Command::Internal(command) => internal::run(&command, &mut context),
         Command::Verify(args) => verify::run(&args, &mut context),
+        Command::Salvage(args) => salvage::run(&args, &mut context),
         Command::Plugin(plugin::Command::Test(args)) => plugin_test::run(&args, &mut context),
         command => runtime()?.block_on(Box::pin(run_async(command, &mut context))),
     }?;
@@ -95,7 +99,11 @@ async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Ex
         Command::Plugin(command) => plugin::run(command, context).await,
         Command::Transform(command) => transform::run(command, context).await,
         Command::Status(args) => status::run(&args, context).await,
-        Command::Config(_) | Command::Completion(_) | Command::Internal(_) | Command::Verify(_) => {
+        Command::Config(_)
+        | Command::Completion(_)
+        | Command::Internal(_)
+        | Command::Verify(_)
+        | Command::Salvage(_) => {
             unreachable!("they need no runtime and ran before")
         }
     }

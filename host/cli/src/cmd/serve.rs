@@ -5,8 +5,10 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use broker::OpenBrokerError;
 use serde_json::json;
 use server::{Budget, Server, ServerConfig, StartError, StorageConfig};
+use storage::OpenError;
 
 use super::{Context, config::effective};
 use crate::{
@@ -108,11 +110,20 @@ pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Server> {
                 "`weir status` shows whether a broker runs here; `--quic 127.0.0.1:0` takes any free port"
             }
             StartError::Config(_) => "`weir config show` prints every key with its value",
+            StartError::Open { source, .. } if is_damaged(source) => {
+                "`weir verify DIR` says all that is damaged; `weir salvage DIR --to NEW` saves what is sound"
+            }
             _ => "`weir status` shows whether a broker runs on it; `--data-dir DIR` takes another directory",
         };
         let text = format!("the broker cannot start on `{}`", data_dir.display());
         Failure::new(Exit::CannotServe, text, advice).because(error).into()
     })
+}
+
+/// Whether a data directory does not open because of what is in it.
+fn is_damaged(error: &OpenBrokerError) -> bool {
+    use broker::OpenBrokerError::{PartitionMissing, Row, Store};
+    matches!(error, Store(OpenError::Damaged { .. }) | PartitionMissing { .. } | Row { .. })
 }
 
 /// SIGTERM and SIGINT.

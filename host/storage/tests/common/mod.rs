@@ -27,10 +27,19 @@ pub fn batch(base: u64, count: u32, bytes: usize, timestamp_ms: i64) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     for at in 0..count {
         let mut value: Vec<u8> = format!("{base}+{at} ").into_bytes();
-        value.extend((0..bytes).map(|byte| (byte as u64 * 31 + base) as u8));
+        // Every stretch of it is like no other, so that tests find it again in a file.
+        let seed = (base << 40) ^ ((timestamp_ms as u64) << 24) ^ (u64::from(at) << 20);
+        value.extend((0..bytes as u64).map(|byte| mixed(seed ^ byte)));
         builder.append(&Record::unkeyed(value, timestamp_ms + i64::from(at))).unwrap();
     }
     builder.finish(Offset(base)).unwrap().into_bytes()
+}
+
+/// A byte of a number, as if by chance (the end of splitmix64).
+fn mixed(number: u64) -> u8 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (number >> 56) as u8
 }
 
 pub fn create(id: PartitionId, retention: Retention) -> Commit {
@@ -108,7 +117,12 @@ pub fn files(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::Pat
 /// A store of several segments and partitions, in which a bit of everything happened, closed: small batches that ride with
 /// their commit's record and large ones with parts of their own, gaps, deletions, a log start that moved, state.
 pub fn lived(dir: &std::path::Path) {
-    let store = Store::open(dir, small()).unwrap();
+    lived_with(dir, small(), [40, 900, 30_000, 170_000]);
+}
+
+/// [`lived`], with batches of about these sizes.
+pub fn lived_with(dir: &std::path::Path, options: StoreOptions, sizes: [usize; 4]) {
+    let store = Store::open(dir, options).unwrap();
     let mut next: std::collections::BTreeMap<u32, u64> = (0..4).map(|id| (id, 0)).collect();
     for id in next.keys() {
         store.commit(create(PartitionId(*id), FOREVER)).unwrap();
@@ -116,7 +130,7 @@ pub fn lived(dir: &std::path::Path) {
     for round in 0..40_u64 {
         let mut commit = Commit::default();
         for (id, at) in &mut next {
-            let bytes = [40, 900, 30_000, 170_000][((round + u64::from(*id)) % 4) as usize];
+            let bytes = sizes[((round + u64::from(*id)) % 4) as usize];
             commit.appends.push(append(PartitionId(*id), *at, 3, bytes / 3, round as i64));
             commit.appends.push(gap(PartitionId(*id), *at + 3, *at + 5));
             *at += 5;
