@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::net::UdpSocket;
+use std::{
+    net::UdpSocket,
+    path::{Path, PathBuf},
+};
 
 use common::{Place, arg};
 use serde_json::json;
@@ -97,22 +100,37 @@ fn a_second_broker_on_the_same_directory_is_refused() {
     assert_eq!(broker.terminate(), 0);
 }
 
+/// A file of a segment as a newer weir would have written it.
+fn of_format_9(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    // The format row of a segment ("weir", the kind of file, the version), or the beginning of its index.
+    let marks: [(&[u8], usize); 2] = [(b"weir\x01\0\0\0\x01\0\0\0", 8), (b"wirx\x01\0\0\0", 4)];
+    let mut found = false;
+    for (mark, version_at) in marks {
+        for at in 0..bytes.len() - mark.len() {
+            if bytes[at..].starts_with(mark) {
+                bytes[at + version_at] = 9;
+                found = true;
+            }
+        }
+    }
+    assert!(found, "no format version in `{}`", path.display());
+    bytes
+}
+
 #[test]
 fn a_directory_of_a_newer_format_is_refused_untouched() {
     let place = Place::new();
     let broker = place.serve();
     place.ok(&["topic", "create", "t"]);
     assert_eq!(broker.terminate(), 0);
-    let segment = std::fs::read_dir(place.data_dir().join("segments")).unwrap().next().unwrap().unwrap().path();
-    let mut bytes = std::fs::read(&segment).unwrap();
-    // The format row: "weir", the kind of file, the version.
-    let row = b"weir\x01\0\0\0\x01\0\0\0";
-    let rows: Vec<usize> = (0..bytes.len() - row.len()).filter(|at| bytes[*at..].starts_with(row)).collect();
-    assert!(!rows.is_empty(), "no format row in `{}`", segment.display());
-    rows.iter().for_each(|at| bytes[at + 8] = 9);
-    std::fs::write(&segment, &bytes).unwrap();
+    let files = std::fs::read_dir(place.data_dir().join("segments")).unwrap().map(|file| file.unwrap().path());
+    let newer: Vec<(PathBuf, Vec<u8>)> = files.map(|path| (path.clone(), of_format_9(&path))).collect();
+    assert!(newer.iter().all(|(path, bytes)| std::fs::write(path, bytes).is_ok()));
     place.run(&["serve", "--quic", "127.0.0.1:0"]).refused(7, &["format version 9", "newer weir"]);
-    assert!(std::fs::read(&segment).unwrap() == bytes, "the file was touched");
+    for (path, bytes) in newer {
+        assert!(std::fs::read(&path).unwrap() == bytes, "`{}` was touched", path.display());
+    }
 }
 
 #[test]
