@@ -155,8 +155,8 @@ pub struct StorageConfig {
     /// and lets each producer wait as much longer.
     #[serde(with = "text::duration")]
     pub commit_interval: Duration,
-    /// `storage.segment_bytes_max`: size at which a segment file is closed and the next one begun, in bytes. Default
-    /// 256 MiB: repair after a crash and the unit of retention are bounded by one file.
+    /// `storage.segment_bytes_max`: size at which a segment file is closed and the next one begun, in bytes; at most
+    /// 1/8 of the budget is. Default 256 MiB: repair after a crash and the unit of retention are bounded by one file.
     pub segment_bytes_max: u64,
     /// `storage.tail_bytes_max`: memory that keeps the newest batches of all partitions for readers, in bytes. Default
     /// 32 MiB.

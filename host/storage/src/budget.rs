@@ -34,6 +34,9 @@ const DELAY_MS: (u64, u64) = (1, 50);
 /// The slow zone never begins earlier than this before the limit: a large disk has room for producers to notice.
 const SLOW_BYTES_MAX: u64 = 1 << 30;
 
+/// The budget holds at least so many segments.
+const SEGMENTS_MIN: u64 = 8;
+
 /// What of the budget the reserve takes at most, as a divisor.
 const RESERVE_SHARE: u64 = 16;
 
@@ -85,6 +88,17 @@ impl fmt::Display for Budget {
             Budget::Bytes(bytes) => f.write_str(&units::exact_bytes(*bytes)),
             Budget::SharePercent(percent) => write!(f, "{percent}%"),
         }
+    }
+}
+
+impl StoreOptions {
+    /// The same, with segments that suit the budget. Space is freed by whole segments, and never the active one: a small
+    /// budget that lay in one segment would stay used up whatever is deleted.
+    pub(crate) fn fitted_to_budget(mut self, space: Space) -> StoreOptions {
+        let limit_bytes = self.budget.limit_bytes(space);
+        self.segment_bytes_max = self.segment_bytes_max.min(limit_bytes / SEGMENTS_MIN);
+        self.preallocate_bytes = self.preallocate_bytes.min(self.segment_bytes_max / 4);
+        self
     }
 }
 
@@ -340,6 +354,18 @@ mod tests {
         assert_eq!(gauge(Budget::SharePercent(80), 100 * GIB).limit_bytes, 80 * GIB);
         assert_eq!(gauge(Budget::Bytes(GIB), 100 * GIB).limit_bytes, GIB);
         assert_eq!(gauge(Budget::SharePercent(100), u64::MAX).limit_bytes, u64::MAX / 100 * 100);
+    }
+
+    #[test]
+    fn segments_are_small_parts_of_a_small_budget() {
+        let fitted = |budget, total_bytes| {
+            let options = StoreOptions { budget, ..StoreOptions::default() };
+            let options = options.fitted_to_budget(Space { total_bytes, available_bytes: 0 });
+            (options.segment_bytes_max, options.preallocate_bytes)
+        };
+        assert_eq!(fitted(Budget::SharePercent(50), 100 * GIB), (256 * MIB, 16 * MIB));
+        assert_eq!(fitted(Budget::Bytes(GIB), 100 * GIB), (128 * MIB, 16 * MIB));
+        assert_eq!(fitted(Budget::Bytes(64 * MIB), 100 * GIB), (8 * MIB, 2 * MIB));
     }
 
     #[test]

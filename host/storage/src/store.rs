@@ -61,7 +61,7 @@ impl fmt::Debug for StoreId {
 /// Sizes of a store; the defaults suit an edge host.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// A segment's file is rolled before it grows past this. Bytes.
+    /// A segment's file is rolled before it grows past this, or past 1/8 of the budget. Bytes.
     pub segment_bytes_max: u64,
     /// A segment is rolled at this many index entries, which bounds the memory of the active index.
     pub segment_entries_max: usize,
@@ -323,6 +323,7 @@ impl Store {
 
     /// [`Store::open`], with an epoch above this one.
     pub(crate) fn open_above(dir: &Path, options: StoreOptions, epoch: u64) -> Result<Store, OpenError> {
+        let options = fitted(dir, options)?;
         let recovery::Opened { shared, active, unsealed, budget, lock } = recovery::open(dir, options, epoch)?;
         let shared = Arc::new(shared);
         let threads = start_threads(&shared, active, unsealed, budget)
@@ -528,6 +529,19 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::error!(%error, "the store was not closed cleanly; the next start repairs it");
+        }
+    }
+}
+
+/// The options as they suit the file system that the store lies on; where that does not say how large it is, as given.
+fn fitted(dir: &Path, options: StoreOptions) -> Result<StoreOptions, OpenError> {
+    let file_system = options.file_system.clone();
+    file_system.create_dir_all(dir).map_err(|error| Fault::io(dir, "create", error))?;
+    match file_system.space(dir) {
+        Ok(space) => Ok(options.fitted_to_budget(space)),
+        Err(error) => {
+            tracing::warn!(%error, "the file system does not say how large it is");
+            Ok(options)
         }
     }
 }

@@ -18,8 +18,15 @@ pub(crate) struct TestBroker {
 
 impl TestBroker {
     pub(crate) async fn start() -> TestBroker {
+        TestBroker::start_with(|_| {}).await
+    }
+
+    /// With another configuration, until it is stopped.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> TestBroker {
         let dir = tempfile::tempdir().unwrap();
-        let server = start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
+        let mut config = config(dir.path(), "127.0.0.1:0".parse().unwrap());
+        change(&mut config);
+        let server = start(config).await;
         let address = server.quic_addr();
         TestBroker { dir, server: Some(server), address }
     }
@@ -43,7 +50,7 @@ impl TestBroker {
 
     /// Starts again, on the same port and data.
     pub(crate) async fn start_again(&mut self) {
-        self.server = Some(start(self.dir.path(), self.address).await);
+        self.server = Some(start(config(self.dir.path(), self.address)).await);
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -68,9 +75,13 @@ impl TestBroker {
     }
 }
 
-async fn start(dir: &Path, address: SocketAddr) -> Server {
+fn config(dir: &Path, address: SocketAddr) -> ServerConfig {
     let mut config = ServerConfig { data_dir: dir.to_owned(), quic: address, ..ServerConfig::default() };
     config.runtime.announce = false;
+    config
+}
+
+async fn start(config: ServerConfig) -> Server {
     within(async {
         loop {
             match Server::start(config.clone()).await {
