@@ -431,6 +431,11 @@ impl Committer {
         }
         shared.state.push(sequence, packed.record.state.into_iter().map(|StateRow(change)| change));
         self.active.set_last_sequence(sequence);
+        let extents = packed.extents.iter().map(|packed| (packed.partition, packed.extent.clone()));
+        let tiled = self
+            .active
+            .memory_index_mut(|index| extents.fold(true, |tiled, (id, extent)| tiled & index.push(id, extent)));
+        assert!(tiled == Some(true), "the active index continues where the partitions ended");
         let mut bytes_appended = 0;
         for PackedExtent { partition: id, extent, tail } in packed.extents {
             let Some(partition) = shared.partitions.get(id) else {
@@ -438,8 +443,6 @@ impl Committer {
             };
             let step = PartitionSpan::of(&extent);
             bytes_appended += step.bytes;
-            let tiled = self.active.memory_index_mut(|index| index.push(id, extent));
-            assert!(tiled == Some(true), "the active index continues where the partition ended");
             tail.iter().for_each(|extent| self.tail.note(&partition, extent));
             partition.with(|state| state.extend(&self.active, step, tail));
         }

@@ -5,12 +5,11 @@
 //!
 //! Start at [`Admission`].
 
-use std::collections::BTreeMap;
-
 use protocol::{Offset, PartitionId};
 
 use crate::{
     Append, Commit, CommitError, PartitionChange, batches,
+    ids::IdMap,
     partitions::{Partition, Partitions},
 };
 
@@ -22,22 +21,27 @@ pub(crate) const COMMIT_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Admission<'a> {
     committed: &'a Partitions,
     /// Next offsets of the partitions that the group changes; `None`: deleted.
-    changed: BTreeMap<PartitionId, Option<u64>>,
+    changed: IdMap<Option<u64>>,
     next_id: PartitionId,
 }
 
 impl<'a> Admission<'a> {
     pub(crate) fn new(committed: &'a Partitions) -> Self {
-        Admission { committed, changed: BTreeMap::new(), next_id: committed.next_id() }
+        Admission { committed, changed: IdMap::default(), next_id: committed.next_id() }
     }
 
     /// Adds a commit to the view, or says why it cannot be.
     pub(crate) fn admit(&mut self, commit: &Commit) -> Result<(), CommitError> {
         check_size(commit)?;
-        let mut trial = Trial { view: self, changed: BTreeMap::new(), next_id: self.next_id };
+        let mut trial = Trial { view: self, changed: IdMap::default(), next_id: self.next_id };
         trial.run(commit)?;
         let Trial { changed, next_id, .. } = trial;
-        self.changed.extend(changed);
+        // Mostly a group is one large commit, or many small ones.
+        if self.changed.is_empty() {
+            self.changed = changed;
+        } else {
+            self.changed.extend(changed);
+        }
         self.next_id = next_id;
         Ok(())
     }
@@ -63,7 +67,7 @@ fn check_size(commit: &Commit) -> Result<(), CommitError> {
 /// One commit, tried on top of the view.
 struct Trial<'v, 'a> {
     view: &'v Admission<'a>,
-    changed: BTreeMap<PartitionId, Option<u64>>,
+    changed: IdMap<Option<u64>>,
     next_id: PartitionId,
 }
 

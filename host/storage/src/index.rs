@@ -7,9 +7,9 @@
 //!
 //! Start at [`MemoryIndex`].
 
-use std::collections::BTreeMap;
-
 use protocol::PartitionId;
+
+use crate::ids::IdMap;
 
 /// Extents in one row of an index file: few enough to decode for one read, many enough to keep rows few.
 pub(crate) const EXTENTS_PER_ROW: usize = 64;
@@ -42,7 +42,7 @@ pub(crate) struct Extent {
     pub(crate) cover_end: u64,
     pub(crate) sequence: u64,
     pub(crate) max_timestamp_ms: i64,
-    // Nearly every extent has one piece; there are up to 128 thousand of them in memory.
+    // Nearly every extent has one piece; there are up to 64 thousand of them in memory.
     first: Piece,
     more: Box<[Piece]>,
 }
@@ -73,13 +73,13 @@ impl Extent {
         }
     }
 
-    /// The same extent with its pieces' positions mapped; `None` where one has none.
-    pub(crate) fn placed(&self, place: impl Fn(&Piece) -> Option<u64>) -> Option<Extent> {
+    /// The same extent with its pieces' positions mapped.
+    pub(crate) fn placed(&self, position: impl Fn(&Piece) -> u64) -> Extent {
         let mut placed = self.clone();
         for piece in std::iter::once(&mut placed.first).chain(&mut placed.more).filter(|piece| piece.length > 0) {
-            piece.position = place(piece)?;
+            piece.position = position(piece);
         }
-        Some(placed)
+        placed
     }
 
     /// Whether it reaches past `from` and has a record batch that may hold a record at or after a time.
@@ -116,7 +116,7 @@ impl PartitionSpan {
 /// The index of a segment that is being written, or could not be sealed.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryIndex {
-    partitions: BTreeMap<PartitionId, Vec<Extent>>,
+    partitions: IdMap<Vec<Extent>>,
     entries: usize,
     held_records: bool,
 }
@@ -178,19 +178,11 @@ impl MemoryIndex {
         later.find(|extent| extent.is_at_time(from, timestamp_ms)).cloned()
     }
 
-    /// Every partition's extents, in order.
+    /// Every partition's extents, in order; by id.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (PartitionId, &[Extent])> {
-        self.partitions.iter().map(|(id, extents)| (*id, extents.as_slice()))
-    }
-
-    /// The same index with every piece's position mapped; `None` where one has none.
-    pub(crate) fn placed(&self, place: impl Fn(u64, &Piece) -> Option<u64>) -> Option<MemoryIndex> {
-        let mut placed = MemoryIndex { entries: self.entries, held_records: self.held_records, ..Default::default() };
-        for (id, extents) in self.partitions() {
-            let extents = extents.iter().map(|extent| extent.placed(|piece| place(extent.sequence, piece)));
-            placed.partitions.insert(id, extents.collect::<Option<_>>()?);
-        }
-        Some(placed)
+        let mut partitions: Vec<_> = self.partitions.iter().map(|(id, extents)| (*id, extents.as_slice())).collect();
+        partitions.sort_unstable_by_key(|(id, _)| *id);
+        partitions.into_iter()
     }
 
     /// What is held, per partition.

@@ -27,7 +27,7 @@ use crate::{
     fault::{Fault, file_name},
     file_system::StoreFile,
     format::FORMAT_VERSION,
-    index::{EXTENTS_PER_ROW, Extent, MemoryIndex, PartitionSpan, timestamp_of},
+    index::{EXTENTS_PER_ROW, Extent, MemoryIndex, PartitionSpan, Piece, span_of, timestamp_of},
     parts::{PartAt, PartMap},
     record::{self, CrcChain, ExtentRow, SegmentHeader},
 };
@@ -104,17 +104,20 @@ struct PartRow {
     bytes: u32,
 }
 
-/// Puts an index file together. The extents' pieces have positions within the segment's file.
-pub(crate) fn encode<'i>(
+/// Puts an index file together; `position` says where a piece of a commit lies within the segment's file.
+pub(crate) fn encode(
     header: &SegmentHeader,
     last_sequence: u64,
-    partitions: impl Iterator<Item = (PartitionId, PartitionSpan, &'i [Extent])>,
+    index: &MemoryIndex,
     parts: &PartMap,
+    position: impl Fn(u64, &Piece) -> u64,
 ) -> Vec<u8> {
     let mut body = Vec::new();
     let mut spans = Vec::new();
-    for (partition, span, extents) in partitions {
-        let directory: Vec<DirectoryRow> = extents.chunks(EXTENTS_PER_ROW).map(|row| put_row(&mut body, row)).collect();
+    for (partition, extents) in index.partitions() {
+        let Some(span) = span_of(extents) else { continue };
+        let rows = extents.chunks(EXTENTS_PER_ROW).map(|row| put_row(&mut body, row, &position));
+        let directory: Vec<DirectoryRow> = rows.collect();
         let PartitionSpan { cover_start, cover_end, bytes, max_timestamp_ms } = span;
         let directory = put(&mut body, &directory);
         spans.push(SpanRow { partition, cover_start, cover_end, bytes, max_timestamp_ms, directory });
@@ -132,8 +135,9 @@ pub(crate) fn encode<'i>(
     file
 }
 
-fn put_row(body: &mut Vec<u8>, extents: &[Extent]) -> DirectoryRow {
-    let rows: Vec<ExtentRow> = extents.iter().map(ExtentRow::of_index).collect();
+fn put_row(body: &mut Vec<u8>, extents: &[Extent], position: impl Fn(u64, &Piece) -> u64) -> DirectoryRow {
+    let placed = |extent: &Extent| ExtentRow::of_index(&extent.placed(|piece| position(extent.sequence, piece)));
+    let rows: Vec<ExtentRow> = extents.iter().map(placed).collect();
     let row = put(body, &rows);
     let max_timestamp_ms = extents.iter().map(timestamp_of).max().unwrap_or(i64::MIN);
     DirectoryRow { cover_start: extents[0].cover_start, max_timestamp_ms, row }
@@ -316,9 +320,4 @@ impl IndexFile {
         }
         Ok(None)
     }
-}
-
-/// The partitions of an index in memory, as [`encode`] takes them.
-pub(crate) fn partitions_of(index: &MemoryIndex) -> impl Iterator<Item = (PartitionId, PartitionSpan, &[Extent])> {
-    index.partitions().filter_map(|(id, extents)| Some((id, crate::index::span_of(extents)?, extents)))
 }

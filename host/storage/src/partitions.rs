@@ -8,7 +8,7 @@
 //! Start at [`Partitions`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -20,6 +20,7 @@ use protocol::{Offset, PartitionId, Retention};
 
 use crate::{
     PartitionPlace,
+    ids::IdMap,
     index::PartitionSpan,
     record::PartitionRow,
     segment::Segment,
@@ -29,7 +30,7 @@ use crate::{
 /// Every partition of the store.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
-    map: RwLock<BTreeMap<PartitionId, Arc<Partition>>>,
+    map: RwLock<IdMap<Arc<Partition>>>,
     next_id: AtomicU32,
 }
 
@@ -63,8 +64,11 @@ impl Partitions {
         self.map.read().get(&id).cloned()
     }
 
+    /// Every one, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
-        self.map.read().values().cloned().collect()
+        let mut all: Vec<_> = self.map.read().values().cloned().collect();
+        all.sort_unstable_by_key(|partition| partition.id);
+        all
     }
 
     pub(crate) fn next_id(&self) -> PartitionId {

@@ -35,8 +35,8 @@ use crate::{
 
 pub(crate) const STATE_FILE: &str = "state.redb";
 
-/// redb writes a transaction's pages early once they fill half its cache, and then some of them twice: room for two
-/// large groups, and the trees' own pages even where groups are small.
+/// redb writes a transaction's pages early once they fill half its cache, and then some of them twice: half is room for a
+/// large group and the trees' own pages.
 const ACTIVE_CACHE_BYTES_MIN: usize = 8 << 20;
 
 /// Bytes of state rows that are applied at once while the file is rebuilt.
@@ -107,7 +107,7 @@ fn lock(file_system: &dyn FileSystem, dir: &Path) -> Result<Box<dyn DirLock>, Op
 }
 
 fn segment_dir(options: &StoreOptions, dir: &Path, store: StoreId) -> SegmentDir {
-    let active_cache_bytes = ACTIVE_CACHE_BYTES_MIN.max(4 * options.group_bytes_max);
+    let active_cache_bytes = ACTIVE_CACHE_BYTES_MIN.max(options.group_bytes_max / 2 * 5);
     SegmentDir::new(options.file_system.clone(), dir, store, active_cache_bytes)
 }
 

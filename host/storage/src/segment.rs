@@ -29,6 +29,7 @@ use redb::{Builder, Database};
 use crate::{
     StoreId,
     backend::{FileBackend, FileMeter},
+    buffers::Buffers,
     fault::{Fault, file_name},
     file_system::{FileSystem, OpenMode, StoreFile},
     format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow},
@@ -46,7 +47,7 @@ const OPEN_FILES_MAX: usize = 32;
 pub(crate) const NEW_SUFFIX: &str = ".new";
 
 /// Read and checked at a time: what stays in a core's own cache between the two.
-const READ_STEP_BYTES: u64 = 128 << 10;
+const READ_STEP_BYTES: usize = 128 << 10;
 
 /// The position of a piece whose part was not found when the index was made.
 pub(crate) const LOST: u64 = u64::MAX;
@@ -56,10 +57,11 @@ pub(crate) struct SegmentDir {
     pub(crate) file_system: Arc<dyn FileSystem>,
     pub(crate) dir: PathBuf,
     pub(crate) store: StoreId,
-    /// redb's cache for the active segment: twice the pages of the largest group, or they are written twice.
+    /// redb's cache for the active segment: half of it takes the pages of the largest group, or they are written twice.
     pub(crate) active_cache_bytes: usize,
     /// Files of sealed segments that are open, the last used at the back.
     open: Mutex<Vec<OpenFiles>>,
+    buffers: Arc<Buffers>,
 }
 
 /// The two files of a sealed segment.
@@ -73,7 +75,14 @@ struct OpenFiles {
 
 impl SegmentDir {
     pub(crate) fn new(file_system: Arc<dyn FileSystem>, dir: &Path, store: StoreId, active_cache_bytes: usize) -> Self {
-        SegmentDir { file_system, dir: dir.to_path_buf(), store, active_cache_bytes, open: Mutex::default() }
+        SegmentDir {
+            file_system,
+            dir: dir.to_path_buf(),
+            store,
+            active_cache_bytes,
+            open: Mutex::default(),
+            buffers: Arc::default(),
+        }
     }
 
     pub(crate) fn path(&self, id: u64) -> PathBuf {
@@ -414,14 +423,14 @@ impl Segment {
         let data = self.data.read();
         let Data::Memory { index, locator, .. } = &*data else { return None };
         let (parts, last_sequence) = (self.committed(locator.parts()), self.last_sequence());
-        let placed = index.placed(|sequence, piece| {
-            let part = parts.get(&(sequence, piece.part));
-            let place = format!("commit {sequence}, part {}", piece.part);
-            part.is_none()
-                .then(|| tracing::error!(file = file_name(&self.path), place, "records are lost: no such part"));
-            Some(part.map_or(LOST, |part| part.position + PART_HEADER_BYTES as u64 + piece.position))
-        });
-        Some(index_file::encode(&self.header, last_sequence, index_file::partitions_of(&placed?), &parts))
+        let position = |sequence, piece: &Piece| match parts.get(&(sequence, piece.part)) {
+            Some(part) => part.position + PART_HEADER_BYTES as u64 + piece.position,
+            None => {
+                tracing::error!(file = file_name(&self.path), sequence, piece.part, "records are lost: no such part");
+                LOST
+            }
+        };
+        Some(index_file::encode(&self.header, last_sequence, index, &parts, position))
     }
 
     /// Without what was written and never committed.
@@ -503,31 +512,29 @@ impl Segment {
     }
 
     fn read_extent(&self, file: &dyn StoreFile, extent: &Extent) -> Result<Bytes, Fault> {
-        let mut bytes = Vec::with_capacity(extent.bytes() as usize);
+        let mut buffer = self.dir.buffers.take(extent.bytes() as usize);
+        let mut rest = buffer.as_mut();
         for piece in extent.pieces() {
-            self.read_piece(file, extent.sequence, piece, &mut bytes)?;
+            let (out, after) = rest.split_at_mut(piece.length as usize);
+            self.read_piece(file, extent.sequence, piece, out)?;
+            rest = after;
         }
-        Ok(bytes.into())
+        Ok(buffer.freeze())
     }
 
-    /// Appends the bytes of a piece to `out`.
-    fn read_piece(&self, file: &dyn StoreFile, sequence: u64, piece: &Piece, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn read_piece(&self, file: &dyn StoreFile, sequence: u64, piece: &Piece, out: &mut [u8]) -> Result<(), Fault> {
         let place = || format!("commit {sequence}, part {}", piece.part);
         if piece.position == LOST {
             return Err(self.damaged(format!("record batches were not found when it was indexed ({})", place())));
         }
         let (mut crc, mut position) = (piece.crc_before, piece.position);
-        let end = piece.position + u64::from(piece.length);
-        while position < end {
-            let start = out.len();
-            let step = (end - position).min(READ_STEP_BYTES);
-            out.resize(start + step as usize, 0);
-            file.read_at(position, &mut out[start..]).map_err(|error| match error.kind() {
+        for step in out.chunks_mut(READ_STEP_BYTES) {
+            file.read_at(position, step).map_err(|error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => self.damaged(format!("it is cut off ({})", place())),
                 _ => Fault::io(&self.path, "read", error),
             })?;
-            crc = crc32c::crc32c_append(crc, &out[start..]);
-            position += step;
+            crc = crc32c::crc32c_append(crc, step);
+            position += step.len() as u64;
         }
         if crc == piece.crc {
             return Ok(());
@@ -590,7 +597,7 @@ fn placed_now(locator: &Locator, extent: Extent) -> Extent {
         let part = locator.get(extent.sequence, piece.part);
         part.map_or(LOST, |part| part.position + PART_HEADER_BYTES as u64 + piece.position)
     };
-    extent.placed(|piece| Some(position(piece))).unwrap_or(extent)
+    extent.placed(position)
 }
 
 /// The record in part 0 of a commit, and where its small data begins.

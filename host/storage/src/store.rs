@@ -96,7 +96,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             segment_bytes_max: 256 << 20,
-            segment_entries_max: 128 << 10,
+            segment_entries_max: 64 << 10,
             group_bytes_max: 4 << 20,
             tail_bytes_max: 32 << 20,
             preallocate_bytes: 16 << 20,

@@ -315,8 +315,8 @@ impl<'s, 'p> SegmentCheck<'s, 'p> {
         };
         let of_partition = |(id, extents): (&PartitionId, &Vec<Extent>)| {
             let of_commit = extents.iter().filter(|extent| extent.sequence == sequence);
-            let unplaced = of_commit.map(|extent| extent.placed(|piece| Some(within(piece).unwrap_or(LOST))));
-            unplaced.flatten().map(|extent| (*id, extent)).collect::<Vec<_>>()
+            let unplaced = of_commit.map(|extent| extent.placed(|piece| within(piece).unwrap_or(LOST)));
+            unplaced.map(|extent| (*id, extent)).collect::<Vec<_>>()
         };
         let mut found: Vec<_> = self.indexed.iter().flat_map(of_partition).collect();
         // As they were packed: what rides in part 0 comes last.
@@ -331,8 +331,7 @@ impl<'s, 'p> SegmentCheck<'s, 'p> {
                 Some(at) if piece.position != LOST => at.position + PART_HEADER_BYTES as u64 + piece.position,
                 _ => LOST,
             };
-            let placed = extent.placed(|piece| Some(position(piece)));
-            self.recorded.entry(*partition).or_default().extend(placed);
+            self.recorded.entry(*partition).or_default().push(extent.placed(position));
         }
     }
 
