@@ -60,6 +60,9 @@ pub struct CopyProgress {
     pub bytes_total: u64,
 }
 
+/// Told how far a backup or a restore is; `false` stops it.
+pub type Progress<'p> = dyn FnMut(CopyProgress) -> bool + 'p;
+
 /// A run of commits to each of which a restore can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restorable {
@@ -133,6 +136,9 @@ pub enum BackupError {
         /// The first segment that differs.
         segment: u64,
     },
+    /// What the caller puts beside the store's files could not be.
+    #[error("failed to copy what belongs to the backup")]
+    Beside(#[source] std::io::Error),
     /// A newer weir made the backup.
     #[error("`{file}` has format version {found}, but this version of weir reads up to {FORMAT_VERSION}")]
     NewerFormat {
@@ -199,10 +205,12 @@ impl From<ManifestFault> for BackupError {
     }
 }
 
-/// What a backup asks of the committer.
+/// What a backup asks of others.
 pub(crate) struct Asks<'a> {
     pub(crate) roll: &'a dyn Fn() -> Result<(), CommitError>,
     pub(crate) commit: &'a dyn Fn(Commit) -> Result<(), CommitError>,
+    /// Puts into the backup what its caller wants there.
+    pub(crate) beside: &'a mut dyn FnMut(&Path) -> std::io::Result<()>,
 }
 
 /// Makes or renews the backup in `to`, of which the newest `keep` snapshots stay.
@@ -210,8 +218,8 @@ pub(crate) fn run(
     shared: &Shared,
     to: &Path,
     keep: Option<NonZeroUsize>,
-    asks: &Asks<'_>,
-    progress: &mut dyn FnMut(CopyProgress),
+    asks: &mut Asks<'_>,
+    progress: &mut Progress<'_>,
 ) -> Result<BackupReport, BackupError> {
     let file_system = &*shared.options.file_system;
     file_system.create_dir_all(to).map_err(|error| Fault::io(to, "create", error))?;
@@ -223,7 +231,9 @@ pub(crate) fn run(
         file_system.create_dir_all(&dir).map_err(|error| Fault::io(&dir, "create", error))?;
     }
     let mut backup = Backup { shared, to, manifest: before, carrier: Carrier::new(file_system, progress) };
+    (asks.beside)(to).map_err(BackupError::Beside)?;
     let mut report = backup.take(asks)?;
+    (asks.beside)(to).map_err(BackupError::Beside)?;
     report.files_removed = backup.finish(keep)?;
     report.restorable = backup.manifest.restorable();
     Ok(report)

@@ -58,7 +58,7 @@ mod store;
 mod tail;
 mod verify;
 
-pub use backup::{BackupError, BackupReport, CopyProgress, Restorable};
+pub use backup::{BackupError, BackupReport, CopyProgress, Progress, Restorable};
 pub use budget::Budget;
 pub use cleaner::{CleanError, CleanReport};
 pub use clock::{Clock, HostClock};

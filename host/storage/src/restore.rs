@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::{
     FileSystem, OpenError, OpenMode, Restorable, Store, StoreFile, StoreId, StoreOptions,
     backup::{
-        CopyProgress,
+        Progress,
         copy::Carrier,
         manifest::{FileSum, Manifest, ManifestFault, Plan, SegmentEntry, snapshot_path},
     },
@@ -228,7 +228,7 @@ pub fn restore(
     to: &Path,
     point: RestorePoint,
     options: StoreOptions,
-    progress: &mut dyn FnMut(CopyProgress),
+    progress: &mut Progress<'_>,
 ) -> Result<Restored, RestoreError> {
     let file_system = options.file_system.clone();
     let manifest = Manifest::read(&*file_system, from)?;
@@ -351,7 +351,7 @@ impl Source<'_> {
         plan: &Plan<'_>,
         commit: u64,
         staging: &Path,
-        progress: &mut dyn FnMut(CopyProgress),
+        progress: &mut Progress<'_>,
     ) -> Result<bool, RestoreError> {
         let dir = staging.join("segments");
         self.file_system.create_dir_all(&dir).map_err(|error| Fault::io(&dir, "create", error))?;

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     num::NonZeroUsize,
     path::Path,
     sync::{
@@ -22,9 +22,9 @@ use protocol::{Health, Offset, PartitionId, Retention};
 use thiserror::Error;
 
 use crate::{
-    BackupError, BackupReport, Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt,
-    CopyProgress, FileSystem, HostClock, HostFileSystem, InProcess, Prober, ReadError, ReadOutcome, RetentionError,
-    RetentionReport, Space, StateTable, backup,
+    BackupError, BackupReport, Budget, CleanError, CleanReport, Clock, Commit, CommitError, CommitReceipt, FileSystem,
+    HostClock, HostFileSystem, InProcess, Prober, Progress, ReadError, ReadOutcome, RetentionError, RetentionReport,
+    Space, StateTable, backup,
     budget::{DiskBudget, Room},
     cleaner,
     committer::{Committer, Job, Queue},
@@ -457,16 +457,20 @@ impl Store {
     /// are linked where the file system can, else copied, and the state is written as of one commit. Of the snapshots
     /// of the state the newest `keep` stay; all without. Blocks; [`restore()`](crate::restore()) is the way back.
     ///
+    /// `beside` puts into the directory what the commits name and the store does not have. It is called twice, before and
+    /// behind the last commit of the backup, so that it sees what is deleted and what is made meanwhile.
+    ///
     /// # Errors
     /// See [`BackupError`].
     pub fn backup(
         &self,
         to: &Path,
         keep: Option<NonZeroUsize>,
-        progress: &mut dyn FnMut(CopyProgress),
+        beside: &mut dyn FnMut(&Path) -> io::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> Result<BackupReport, BackupError> {
-        let asks = backup::Asks { roll: &|| self.roll(), commit: &|commit| self.commit(commit).map(drop) };
-        backup::run(&self.shared, to, keep, &asks, progress)
+        let mut asks = backup::Asks { roll: &|| self.roll(), commit: &|commit| self.commit(commit).map(drop), beside };
+        backup::run(&self.shared, to, keep, &mut asks, progress)
     }
 
     /// The store in numbers.

@@ -46,11 +46,11 @@ impl Ticking {
 }
 
 fn backup(store: &Store, to: &Path) -> Result<BackupReport, BackupError> {
-    store.backup(to, None, &mut |_| {})
+    store.backup(to, None, &mut |_| Ok(()), &mut |_| true)
 }
 
 fn bring_back(from: &Path, to: &Path, point: RestorePoint) -> Result<RestoreReport, RestoreError> {
-    restore(from, to, point, small(), &mut |_| {})?.finish()
+    restore(from, to, point, small(), &mut |_| true)?.finish()
 }
 
 fn open(dir: &Path) -> Store {
@@ -126,7 +126,7 @@ proptest! {
         prop_assert!(reports.iter().all(|report| reached(report.snapshot_sequence) && reached(report.last_sequence)));
         for (sequence, model) in &history {
             let target = dir.path().join(format!("commit-{sequence}"));
-            let restored = restore(&to, &target, RestorePoint::Commit(*sequence), small(), &mut |_| {});
+            let restored = restore(&to, &target, RestorePoint::Commit(*sequence), small(), &mut |_| true);
             if !reached(*sequence) {
                 prop_assert!(matches!(restored, Err(RestoreError::OutOfReach { .. })), "commit {}", sequence);
                 continue;
@@ -224,7 +224,7 @@ fn only_the_snapshots_that_are_wanted_stay() {
     }
     let snapshots = || fs::read_dir(to.join("snapshots")).unwrap().count();
     assert_eq!(snapshots(), 4);
-    let last = store.backup(&to, NonZeroUsize::new(2), &mut |_| {}).unwrap();
+    let last = store.backup(&to, NonZeroUsize::new(2), &mut |_| Ok(()), &mut |_| true).unwrap();
     assert_eq!((snapshots(), last.files_removed), (2, 2));
     assert_eq!(last.restorable.len(), 1);
     let run = last.restorable[0];
@@ -318,7 +318,7 @@ fn a_restore_touches_nothing_that_is_there() {
     fs::create_dir(&target).unwrap();
     bring_back(&to, &target, RestorePoint::Latest).unwrap();
     let unfinished = dir.path().join("other");
-    drop(restore(&to, &unfinished, RestorePoint::Latest, small(), &mut |_| {}).unwrap());
+    drop(restore(&to, &unfinished, RestorePoint::Latest, small(), &mut |_| true).unwrap());
     assert!(!unfinished.exists());
     assert!(matches!(bring_back(&to, &unfinished, RestorePoint::Latest), Err(RestoreError::Unfinished { .. })));
     // What is written to the restored store stays out of the backup, and of the store.
@@ -435,7 +435,7 @@ fn files_are_copied_where_they_cannot_be_linked() {
     assert!(!report.linked);
     drop(store);
     fs::remove_dir_all(&data).unwrap();
-    let restored = restore(&to, &data, RestorePoint::Latest, options, &mut |_| {}).unwrap();
+    let restored = restore(&to, &data, RestorePoint::Latest, options, &mut |_| true).unwrap();
     assert!(!restored.finish().unwrap().linked);
     assert_eq!(read_all(&open(&data), P, 0, 1 << 20).len(), 6);
 }
@@ -458,14 +458,41 @@ fn progress_ends_where_it_said_it_would() {
     let dir = tempfile::tempdir().unwrap();
     let (data, to) = (dir.path().join("data"), dir.path().join("backup"));
     let store = some_store(&data);
-    let mut seen = Vec::new();
-    store.backup(&to, None, &mut |now| seen.push(now)).unwrap();
-    let mut back = Vec::new();
-    let target = dir.path().join("restored");
-    restore(&to, &target, RestorePoint::Latest, small(), &mut |now| back.push(now)).unwrap().finish().unwrap();
+    let (mut seen, mut back) = (Vec::new(), Vec::new());
+    let mut note = |now| {
+        seen.push(now);
+        true
+    };
+    store.backup(&to, None, &mut |_| Ok(()), &mut note).unwrap();
+    let mut note = |now| {
+        back.push(now);
+        true
+    };
+    restore(&to, &dir.path().join("restored"), RestorePoint::Latest, small(), &mut note).unwrap().finish().unwrap();
     for seen in [seen, back] {
         assert!(seen.is_sorted_by_key(|now| (now.files_done, now.bytes_done)));
         let last = seen.last().unwrap();
         assert_eq!((last.files_done, last.bytes_done), (last.files_total, last.bytes_total));
     }
+}
+
+#[test]
+fn a_backup_that_is_stopped_or_fails_leaves_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, to) = (dir.path().join("data"), dir.path().join("backup"));
+    let store = some_store(&data);
+    let before = backup(&store, &to).unwrap();
+    store.commit(appends(vec![append(P, 6, 1, 10, 0)])).unwrap();
+    let stopped = store.backup(&to, None, &mut |_| Ok(()), &mut |_| false);
+    assert!(matches!(stopped, Err(BackupError::Io { .. })), "{stopped:?}");
+    let mut calls = 0;
+    let mut beside = |_: &Path| {
+        calls += 1;
+        if calls == 2 { Err(io::Error::other("no")) } else { Ok(()) }
+    };
+    let failed = store.backup(&to, None, &mut beside, &mut |_| true);
+    assert!(matches!(failed, Err(BackupError::Beside(_))), "{failed:?}");
+    let restored = bring_back(&to, &dir.path().join("restored"), RestorePoint::Latest).unwrap();
+    assert_eq!(restored.commit, before.last_sequence);
+    assert_eq!(backup(&store, &to).unwrap().last_sequence, before.last_sequence + 1);
 }

@@ -9,13 +9,16 @@ use std::{io::ErrorKind, path::Path, path::PathBuf};
 
 use crate::{
     FileSystem, OpenMode, StoreFile,
-    backup::{CopyProgress, manifest::FileSum},
+    backup::{CopyProgress, Progress, manifest::FileSum},
     fault::Fault,
     segment::NEW_SUFFIX,
 };
 
 /// What is read and written at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// What the error says of a copy that was told to stop.
+const STOPPED: &str = "it was told to stop";
 
 /// Zeros in pieces of this size are not written: the file has a hole there.
 const HOLE_BYTES: usize = 64 << 10;
@@ -26,11 +29,11 @@ pub(crate) struct Carrier<'c> {
     /// Cleared by the first link that cannot be made.
     links: bool,
     done: CopyProgress,
-    progress: &'c mut dyn FnMut(CopyProgress),
+    progress: &'c mut Progress<'c>,
 }
 
 impl<'c> Carrier<'c> {
-    pub(crate) fn new(file_system: &'c dyn FileSystem, progress: &'c mut dyn FnMut(CopyProgress)) -> Carrier<'c> {
+    pub(crate) fn new(file_system: &'c dyn FileSystem, progress: &'c mut Progress<'c>) -> Carrier<'c> {
         Carrier { file_system, links: true, done: CopyProgress::default(), progress }
     }
 
@@ -43,7 +46,6 @@ impl<'c> Carrier<'c> {
     pub(crate) fn expect(&mut self, files: usize, bytes: u64) {
         self.done.files_total += files;
         self.done.bytes_total += bytes;
-        (self.progress)(self.done);
     }
 
     /// Brings a file to where none is; durable once the directory is synced.
@@ -102,12 +104,15 @@ impl<'c> Carrier<'c> {
             }
             at += chunk.len() as u64;
             self.done.bytes_done += chunk.len() as u64;
-            (self.progress)(self.done);
+            if !(self.progress)(self.done) {
+                return Err(io("copy")(std::io::Error::other(STOPPED)));
+            }
         }
         if let Some((target, path)) = to {
             target.set_len(bytes).map_err(|error| Fault::io(path, "write", error))?;
         }
         self.done.files_done += 1;
+        // What is whole stays; the next step is told to stop.
         (self.progress)(self.done);
         Ok(sum)
     }
@@ -136,7 +141,10 @@ mod tests {
         bytes[(3 << 20) + 7] = 2;
         std::fs::write(&from, &bytes).unwrap();
         let mut last = CopyProgress::default();
-        let mut progress = |now| last = now;
+        let mut progress = |now| {
+            last = now;
+            true
+        };
         let mut carrier = Carrier { links: false, ..Carrier::new(&HostFileSystem, &mut progress) };
         carrier.expect(1, bytes.len() as u64);
         let sum = carrier.bring(&from, &to).unwrap();
