@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 use protocol::{
     Epoch, PluginDescription, PluginName, ProducerId, TopicDescription, TopicName, TopicPartition,
     TransformDescription, TransformName,
-    control::{AlterTopic, CreateTopic, DeployTransform, Status},
+    control::{AlterTopic, BackupStatus, CreateTopic, DeployTransform, StartBackup, Status},
 };
 use storage::{Store, StoreOptions};
 use tokio::task::spawn_blocking;
 use transform::{PluginHost, PluginHostOptions};
 
 use crate::{
-    CatalogError, DeployError, OpenBrokerError, Partition, PluginError, TopicError, UnknownTopicOrPartition,
-    admin::Admin, catalog::Catalog, clock::Start, core::Core, directory::Directory, housekeeping,
-    plugin_files::PluginFiles, producer_ids::ProducerIds, workers,
+    BackupError, Beside, CatalogError, DeployError, OpenBrokerError, Partition, PluginError, TopicError,
+    UnknownTopicOrPartition, admin::Admin, backup::Backups, catalog::Catalog, clock::Start, core::Core,
+    directory::Directory, housekeeping, plugin_files::PluginFiles, producer_ids::ProducerIds, workers,
 };
 
 /// What a broker is opened with.
@@ -66,6 +66,7 @@ struct Inner {
     directory: Arc<Directory>,
     admin: Arc<Admin>,
     producer_ids: Arc<ProducerIds>,
+    backups: Arc<Backups>,
     started: Start,
     threads: Mutex<Threads>,
 }
@@ -101,7 +102,8 @@ impl Broker {
         let threads = Mutex::new(Threads { handles: vec![answers], housekeeping: None });
         let started = Start::now();
         // From here on, dropping it ends the threads.
-        let inner = Inner { core, directory, admin, producer_ids, started, threads };
+        let backups = Arc::<Backups>::default();
+        let inner = Inner { core, directory, admin, producer_ids, backups, started, threads };
         inner.admin.restore(catalog)?;
         inner.start(workers, Duration::from_millis(retention_interval_ms)).map_err(io("start a thread"))?;
         Ok(Broker { inner: Arc::new(inner) })
@@ -203,6 +205,22 @@ impl Broker {
         Ok((id, Epoch(0)))
     }
 
+    /// Begins a backup on a thread of its own: of the store, of the plugins that its catalog names, and of what `beside`
+    /// puts there. See [`Store::backup`].
+    ///
+    /// # Errors
+    /// When it cannot begin; how it ends is told by [`Broker::backup_status`].
+    pub fn start_backup(&self, start: StartBackup, beside: Beside) -> Result<BackupStatus, BackupError> {
+        let Inner { core, admin, backups, .. } = &*self.inner;
+        backups.begin(&core.store, &admin.files, start, beside)
+    }
+
+    /// How far the last backup is; `None` when there was none since the broker was opened.
+    #[must_use]
+    pub fn backup_status(&self) -> Option<BackupStatus> {
+        self.inner.backups.status()
+    }
+
     /// How the broker is; `connections` is 0, the door knows them.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -273,6 +291,7 @@ impl Inner {
         let mut threads = self.threads.lock();
         self.core.stop();
         threads.housekeeping = None;
+        self.backups.stop();
         for thread in threads.handles.drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();

@@ -382,6 +382,32 @@ pub enum PluginError {
     Catalog(#[from] CatalogError),
 }
 
+/// Why a backup was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The directory's path depends on where the broker was started.
+    #[error("`{to}` is not an absolute path")]
+    NotAbsolute {
+        /// What was given.
+        to: String,
+    },
+    /// One at a time.
+    #[error("a backup to `{to}` is under way; wait until it is done")]
+    UnderWay {
+        /// Its directory.
+        to: String,
+    },
+    /// There is no thread for it.
+    #[error("failed to start a thread")]
+    Thread(#[source] std::io::Error),
+    /// It was a fault of ours.
+    #[error("the backup's thread panicked")]
+    Panicked,
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] storage::BackupError),
+}
+
 /// Why a transform was not deployed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {

@@ -22,6 +22,7 @@
 //! Start at [`Broker`], then `partition.rs` and `sequencer.rs`.
 
 mod admin;
+mod backup;
 mod broker;
 mod catalog;
 mod clock;
@@ -42,12 +43,16 @@ mod transforms;
 mod versioned;
 mod workers;
 
+pub use backup::{Beside, restore};
 pub use broker::{Broker, BrokerOptions};
 pub use catalog::{partition_names, partitions_of};
 pub use errors::{
-    CatalogError, DeployError, FetchError, OpenBrokerError, PluginError, ProduceError, TopicError,
+    BackupError, CatalogError, DeployError, FetchError, OpenBrokerError, PluginError, ProduceError, TopicError,
     UnknownTopicOrPartition,
 };
 pub use partition::{Partition, ProduceTicket, ProducerPlace};
-pub use storage::{Budget, InProcess, PartitionPlace, Prober, ReadOutcome, StoreOptions};
+pub use storage::{
+    Budget, InProcess, PartitionPlace, Prober, Progress, ReadOutcome, RestoreError, RestorePoint, RestoreReport,
+    StoreOptions,
+};
 pub use versioned::RowError;

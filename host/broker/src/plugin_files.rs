@@ -14,7 +14,7 @@ use protocol::PluginHash;
 use sha2::{Digest as _, Sha256};
 
 /// The directory of modules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct PluginFiles {
     dir: PathBuf,
 }
@@ -31,6 +31,11 @@ fn parse_hash(hex: &str) -> Option<PluginHash> {
         *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
     }
     Some(PluginHash(bytes))
+}
+
+/// The module in a file, by the file's name.
+fn hash_of_name(name: &str) -> Option<PluginHash> {
+    name.strip_suffix(".wasm").and_then(parse_hash)
 }
 
 /// SHA-256 of a module.
@@ -56,6 +61,12 @@ impl PluginFiles {
         File::open(&self.dir)?.sync_all()
     }
 
+    /// The modules there are.
+    pub(crate) fn list(&self) -> io::Result<BTreeSet<PluginHash>> {
+        let hash = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_str().and_then(hash_of_name));
+        fs::read_dir(&self.dir)?.map(hash).filter_map(Result::transpose).collect()
+    }
+
     /// Reads a module; one whose bytes are not those of its name is an error.
     pub(crate) fn read(&self, hash: PluginHash) -> io::Result<Bytes> {
         let wasm = fs::read(self.path(hash))?;
@@ -70,8 +81,7 @@ impl PluginFiles {
         let mut removed = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let module = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm"));
-            match module.and_then(parse_hash) {
+            match path.file_name().and_then(|name| name.to_str()).and_then(hash_of_name) {
                 Some(hash) if !named.contains(&hash) => {
                     fs::remove_file(&path)?;
                     removed.push(hash);

@@ -206,7 +206,8 @@ fn of_code(code: ErrorCode) -> Exit {
         | ErrorCode::OffsetOutOfRange
         | ErrorCode::InvalidPlugin
         | ErrorCode::PluginInUse
-        | ErrorCode::InvalidTransform => Exit::Refused,
+        | ErrorCode::InvalidTransform
+        | ErrorCode::BackupFailed => Exit::Refused,
         _ => Exit::Failed,
     }
 }

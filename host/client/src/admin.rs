@@ -6,11 +6,16 @@
 //!
 //! Start at [`Admin`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use protocol::{
-    Offset, PluginDescription, PluginHash, PluginName, TopicDescription, TopicName, TopicPartition,
-    TransformDescription, TransformName,
-    control::{AlterTopic, CreateTopic, DeployTransform, OffsetSpec, Request, Response, Status, UploadPlugin},
+    ErrorCode, Offset, PluginDescription, PluginHash, PluginName, TopicDescription, TopicName, TopicPartition,
+    TransformDescription, TransformName, WireError,
+    control::{
+        AlterTopic, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Request, Response, StartBackup,
+        Status, UploadPlugin,
+    },
     limits::PLUGIN_BYTES_MAX,
 };
 use sha2::{Digest, Sha256};
@@ -165,6 +170,57 @@ impl Admin {
             Response::Status(status) => Ok(status),
             _ => Err(AdminError::WrongAnswer),
         }
+    }
+
+    /// Makes a backup in a directory of the broker's host, and waits until it is complete; `progress` is told how far it
+    /// is. When the future is dropped, the broker goes on with it.
+    ///
+    /// # Errors
+    /// See [`create_topic`](Admin::create_topic); with [`ErrorCode::BackupFailed`] when it was begun and not made.
+    pub async fn backup(
+        &self,
+        backup: StartBackup,
+        mut progress: impl FnMut(&BackupStatus),
+    ) -> Result<BackupDone, AdminError> {
+        let begun = one_backup(ask_alone(&self.link, &Request::StartBackup(backup), None).await?)?;
+        let number = begun.number;
+        let mut status = begun;
+        loop {
+            progress(&status);
+            match (status.done, status.error) {
+                (Some(done), _) => return Ok(done),
+                (None, Some(error)) => return Err(AdminError::Refused(error)),
+                (None, None) => tokio::time::sleep(BACKUP_POLL_INTERVAL).await,
+            }
+            status = match self.backup_status().await? {
+                Some(status) if status.number == number => status,
+                _ => {
+                    let text = "the broker was restarted before the backup was complete";
+                    return Err(AdminError::Refused(WireError::new(ErrorCode::BackupFailed, text)));
+                }
+            };
+        }
+    }
+
+    /// How far the last backup is; `None` when there was none since the broker was started.
+    ///
+    /// # Errors
+    /// See [`create_topic`](Admin::create_topic).
+    pub async fn backup_status(&self) -> Result<Option<BackupStatus>, AdminError> {
+        match ask(&self.link, &Request::BackupStatus).await? {
+            Response::Backup(status) => Ok(status),
+            _ => Err(AdminError::WrongAnswer),
+        }
+    }
+}
+
+/// How often a broker is asked how far a backup is.
+const BACKUP_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+fn one_backup(response: Response) -> Result<BackupStatus, AdminError> {
+    match response {
+        Response::Backup(Some(status)) => Ok(status),
+        _ => Err(AdminError::WrongAnswer),
     }
 }
 

@@ -53,7 +53,10 @@ pub use protocol::{
     OnError, PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordBatch, RecordError,
     Retention, TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits,
     TransformName, TransformSpec, TransformStats, WireError,
-    control::{AlterTopic, CreateTopic, DeployTransform, OffsetSpec, Placement, Status, Welcome},
+    control::{
+        AlterTopic, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Placement, RestorableRun,
+        StartBackup, Status, Welcome,
+    },
 };
 
 pub use crate::{

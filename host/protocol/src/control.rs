@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     Epoch, Health, Offset, OnError, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig,
-    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName,
+    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, WireError,
     limits::CONTROL_BODY_BYTES_MAX,
 };
 
@@ -112,6 +112,13 @@ pub enum Request {
     /// How the broker is. Answer: [`Response::Status`].
     #[n(12)]
     Status,
+    /// Begins a backup on the broker's host; one that is being made in the same directory is taken for it. Answer:
+    /// [`Response::Backup`], at once.
+    #[n(13)]
+    StartBackup(#[n(0)] StartBackup),
+    /// How far the last backup is. Answer: [`Response::Backup`].
+    #[n(14)]
+    BackupStatus,
 }
 
 /// Answer to a [`Request`].
@@ -138,6 +145,9 @@ pub enum Response {
     /// How the broker is.
     #[n(6)]
     Status(#[n(0)] Status),
+    /// The last backup, if there was one since the broker was started.
+    #[n(7)]
+    Backup(#[n(0)] Option<BackupStatus>),
 }
 
 /// See [`Request::CreateTopic`].
@@ -276,6 +286,99 @@ pub struct Status {
     #[n(12)]
     #[cbor(default)]
     pub available_bytes: u64,
+}
+
+/// See [`Request::StartBackup`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StartBackup {
+    /// The backup's directory: an absolute path on the broker's host.
+    #[n(0)]
+    pub to: String,
+    /// How many snapshots stay there; all for `None`.
+    #[n(1)]
+    pub keep: Option<u32>,
+    /// Whether the broker's identity goes with it: its CA's key, with which anybody can be let in.
+    #[n(2)]
+    pub with_identity: bool,
+}
+
+/// How far a backup is, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BackupStatus {
+    /// Which of the backups since the broker was started, from 1.
+    #[n(0)]
+    pub number: u64,
+    /// Its directory on the broker's host.
+    #[n(1)]
+    pub to: String,
+    /// Files linked or copied, and checked.
+    #[n(2)]
+    pub files_done: u64,
+    /// Of so many, as far as is known.
+    #[n(3)]
+    pub files_total: u64,
+    /// Bytes of those files read.
+    #[n(4)]
+    pub bytes_done: u64,
+    /// Of so many, as far as is known.
+    #[n(5)]
+    pub bytes_total: u64,
+    /// Set when it is complete.
+    #[n(6)]
+    pub done: Option<BackupDone>,
+    /// Set when it failed.
+    #[n(7)]
+    pub error: Option<WireError>,
+}
+
+/// A complete backup.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BackupDone {
+    /// The state is kept as of this commit.
+    #[n(0)]
+    pub snapshot_sequence: u64,
+    /// The last commit in it.
+    #[n(1)]
+    pub last_sequence: u64,
+    /// Segments that were brought.
+    #[n(2)]
+    pub segments_added: u64,
+    /// Segments that were there from before.
+    #[n(3)]
+    pub segments_kept: u64,
+    /// What those that were brought take of the disk, in bytes.
+    #[n(4)]
+    pub bytes_added: u64,
+    /// Whether they were linked: they share the disk blocks of the broker's own files.
+    #[n(5)]
+    pub linked: bool,
+    /// Files that no snapshot needs any more, and that were removed.
+    #[n(6)]
+    pub files_removed: u64,
+    /// To where a restore can go.
+    #[n(7)]
+    pub restorable: Vec<RestorableRun>,
+}
+
+/// Commits to each of which a restore can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct RestorableRun {
+    /// The first of them.
+    #[n(0)]
+    pub commit_min: u64,
+    /// The last of them.
+    #[n(1)]
+    pub commit_max: u64,
+    /// From this time on, in milliseconds since 1970.
+    #[n(2)]
+    pub time_min_ms: i64,
+    /// Up to this time.
+    #[n(3)]
+    pub time_max_ms: i64,
 }
 
 /// A control body that is no such body.

@@ -108,6 +108,8 @@ error_codes! {
     InvalidRecord = 28, "invalid_record", false, "correct the record that the text names, or alter the topic";
     /// The disk, or what the broker may use of it, is full: no records are taken until there is space again.
     DiskFull = 29, "disk_full", true, "raise `storage.budget`, shorten retention or delete topics; `weir status` shows the disk";
+    /// A backup was not made, and the one before is as it was; the text says why.
+    BackupFailed = 30, "backup_failed", false, "correct what the text names; `--to` is a directory on the broker's host, which the broker must be able to write";
 }
 
 impl fmt::Display for ErrorCode {

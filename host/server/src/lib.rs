@@ -11,6 +11,7 @@
 //!
 //! Start at [`Server`]; the way of a produced record goes through `listener/quic.rs`.
 
+mod backup;
 mod config;
 mod identity;
 mod listener;
@@ -22,7 +23,8 @@ mod server;
 mod session;
 mod tls;
 
-pub use broker::Budget;
+pub use backup::{RestoredServer, restore};
+pub use broker::{Budget, RestoreError, RestorePoint, RestoreReport};
 pub use config::{
     ConfigError, IngestConfig, Profile, QUIC_PORT, RuntimeConfig, ServerConfig, StorageConfig, TransformsConfig,
     TransportConfig,

@@ -9,7 +9,7 @@ use protocol::{
     limits::CONTROL_BODY_BYTES_MAX,
 };
 
-use crate::session::Session;
+use crate::{backup, session::Session};
 
 /// Does what a request asks for; an upload's bytes come with [`upload_plugin`].
 pub(crate) async fn answer(session: &Session, request: Request) -> Result<Response, WireError> {
@@ -42,6 +42,11 @@ pub(crate) async fn answer(session: &Session, request: Request) -> Result<Respon
             let text = format!("plugin `{}` came without its bytes", upload.name);
             return Err(WireError::new(ErrorCode::InvalidRequest, text));
         }
+        Request::StartBackup(start) => {
+            let beside = backup::beside(&session.shared.config.data_dir, start.with_identity);
+            Response::Backup(Some(broker.start_backup(start, beside)?))
+        }
+        Request::BackupStatus => Response::Backup(broker.backup_status()),
         Request::Status => {
             let mut status = broker.status();
             status.connections = session.shared.connection_count() as u64;

@@ -7,7 +7,9 @@ use std::error::Error;
 use protocol::{BatchError, ErrorCode, WireError};
 use storage::{CommitError, ReadError};
 
-use super::{CatalogError, DeployError, FetchError, PluginError, ProduceError, TopicError, UnknownTopicOrPartition};
+use super::{
+    BackupError, CatalogError, DeployError, FetchError, PluginError, ProduceError, TopicError, UnknownTopicOrPartition,
+};
 
 /// How long a producer had better wait when the broker is busy: some batches' worth of a pipeline.
 const OVERLOADED_RETRY_AFTER_MS: u32 = 100;
@@ -113,6 +115,11 @@ on_the_wire! {
         FetchError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         FetchError::Read(error) => read_code(error),
         FetchError::ShuttingDown => ErrorCode::ShuttingDown,
+    };
+    BackupError: |error| match error {
+        BackupError::NotAbsolute { .. } => ErrorCode::InvalidRequest,
+        BackupError::UnderWay { .. } | BackupError::Thread(_) | BackupError::Store(_) => ErrorCode::BackupFailed,
+        BackupError::Panicked => ErrorCode::Internal,
     };
     CatalogError: |error| ErrorCode::from(error);
     TopicError: |error| match error {

@@ -2,6 +2,7 @@
 //!
 //! Start at [`Command`].
 
+mod backup;
 mod completion;
 mod config;
 mod consume;
@@ -12,6 +13,7 @@ mod internal;
 mod plugin;
 mod plugin_test;
 mod produce;
+mod restore;
 mod salvage;
 mod serve;
 mod status;
@@ -61,6 +63,10 @@ pub(crate) enum Command {
     Verify(verify::Args),
     /// Save what is sound in a damaged data directory into a new one, without a broker
     Salvage(salvage::Args),
+    /// Back up a running broker into a directory of its host
+    Backup(backup::Args),
+    /// Make a new data directory out of a backup, as the broker stood at any commit or time
+    Restore(restore::Args),
     /// Show or check the configuration of `serve`
     #[command(subcommand)]
     Config(config::Command),
@@ -78,6 +84,7 @@ pub(crate) fn run(command: Command, context: Context) -> anyhow::Result<Exit> {
         Command::Completion(args) => completion::run(&args, &mut context),
         Command::Config(command) => config::run(&command, &mut context),
         Command::Internal(command) => internal::run(&command, &mut context),
+        Command::Restore(args) => restore::run(&args, &mut context),
         Command::Verify(args) => verify::run(&args, &mut context),
         Command::Salvage(args) => salvage::run(&args, &mut context),
         Command::Plugin(plugin::Command::Test(args)) => plugin_test::run(&args, &mut context),
@@ -99,11 +106,13 @@ async fn run_async(command: Command, context: &mut Context) -> anyhow::Result<Ex
         Command::Plugin(command) => plugin::run(command, context).await,
         Command::Transform(command) => transform::run(command, context).await,
         Command::Status(args) => status::run(&args, context).await,
+        Command::Backup(args) => backup::run(args, context).await,
         Command::Config(_)
         | Command::Completion(_)
         | Command::Internal(_)
         | Command::Verify(_)
-        | Command::Salvage(_) => {
+        | Command::Salvage(_)
+        | Command::Restore(_) => {
             unreachable!("they need no runtime and ran before")
         }
     }

@@ -9,8 +9,8 @@ use protocol::{
     TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec,
     TransformStats, WireError,
     control::{
-        AlterTopic, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement, Request, Response,
-        Status, UploadPlugin, Welcome, decode, encode,
+        AlterTopic, BackupDone, BackupStatus, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement,
+        Request, Response, RestorableRun, StartBackup, Status, UploadPlugin, Welcome, decode, encode,
     },
     limits::CONTROL_BODY_BYTES_MAX,
 };
@@ -126,6 +126,9 @@ fn request() -> impl Strategy<Value = Request> {
         option::of(topic()).prop_map(Request::ListTransforms),
         upload().prop_map(Request::UploadPlugin),
         Just(Request::Status),
+        (".{0,40}", option::of(any::<u32>()), any::<bool>())
+            .prop_map(|(to, keep, with_identity)| Request::StartBackup(StartBackup { to, keep, with_identity })),
+        Just(Request::BackupStatus),
     ]
 }
 
@@ -219,6 +222,37 @@ fn status() -> impl Strategy<Value = Status> {
     )
 }
 
+fn backup_status() -> impl Strategy<Value = BackupStatus> {
+    let run = any::<(u64, u64, i64, i64)>().prop_map(|(commit_min, commit_max, time_min_ms, time_max_ms)| {
+        RestorableRun { commit_min, commit_max, time_min_ms, time_max_ms }
+    });
+    let done = (any::<([u64; 6], bool)>(), vec(run, 0..3)).prop_map(|((numbers, linked), restorable)| {
+        let [snapshot_sequence, last_sequence, segments_added, segments_kept, bytes_added, files_removed] = numbers;
+        BackupDone {
+            snapshot_sequence,
+            last_sequence,
+            segments_added,
+            segments_kept,
+            bytes_added,
+            linked,
+            files_removed,
+            restorable,
+        }
+    });
+    (".{0,40}", any::<[u64; 5]>(), option::of(done), option::of(wire_error())).prop_map(
+        |(to, [number, files_done, files_total, bytes_done, bytes_total], done, error)| BackupStatus {
+            number,
+            to,
+            files_done,
+            files_total,
+            bytes_done,
+            bytes_total,
+            done,
+            error,
+        },
+    )
+}
+
 fn response() -> impl Strategy<Value = Response> {
     prop_oneof![
         Just(Response::Done),
@@ -228,6 +262,7 @@ fn response() -> impl Strategy<Value = Response> {
         vec(plugin_description(), 0..3).prop_map(Response::Plugins),
         vec(transform_description(), 0..3).prop_map(Response::Transforms),
         status().prop_map(Response::Status),
+        option::of(backup_status()).prop_map(Response::Backup),
     ]
 }
 
