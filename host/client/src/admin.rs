@@ -84,7 +84,7 @@ impl Admin {
     /// One topic with its partitions.
     ///
     /// # Errors
-    /// See [`create_topic`](Admin::create_topic); with [`ErrorCode::UnknownTopic`](crate::ErrorCode::UnknownTopic)
+    /// See [`create_topic`](Admin::create_topic); with [`ErrorCode::UnknownTopic`]
     /// when there is none of this name.
     pub async fn topic(&self, name: &TopicName) -> Result<TopicDescription, AdminError> {
         one_topic(ask(&self.link, &Request::DescribeTopics(vec![name.clone()])).await?)
