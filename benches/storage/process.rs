@@ -79,11 +79,6 @@ fn end_with_parent() {
     });
 }
 
-/// Bytes this process has read from files, by the system's count; page cache or not.
-pub(crate) fn bytes_read() -> Result<u64> {
-    counter("/proc/self/io", "rchar")
-}
-
 /// Bytes that came from the disk itself.
 pub(crate) fn bytes_read_from_disk() -> Result<u64> {
     counter("/proc/self/io", "read_bytes")

@@ -129,14 +129,14 @@ fn read_raw(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn files_in(store_dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files_in(store_dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(store_dir.join("segments"))?;
     Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
 }
 
 /// Has the system forget what it keeps of some files in memory.
 #[cfg(target_os = "linux")]
-fn evict(files: &[PathBuf]) -> Result<()> {
+pub(crate) fn evict(files: &[PathBuf]) -> Result<()> {
     for path in files {
         let file = File::open(path)?;
         // What is not on disk yet is not forgotten.
@@ -147,6 +147,6 @@ fn evict(files: &[PathBuf]) -> Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn evict(_: &[PathBuf]) -> Result<()> {
+pub(crate) fn evict(_: &[PathBuf]) -> Result<()> {
     anyhow::bail!("only on Linux a file can be read cold")
 }

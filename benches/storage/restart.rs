@@ -15,7 +15,8 @@ use crate::{
     Bench,
     figure::{Target::AtMost, median},
     load::{Load, Shape, commit_all},
-    process::{Role, bytes_read},
+    process::{Role, bytes_read_from_disk},
+    read::{evict, files_in},
 };
 
 /// Written since the store was opened when the process is killed: the active segment is nearly full.
@@ -23,12 +24,6 @@ const AHEAD_BYTES: u64 = 192 << 20;
 
 /// The disk for which the time is computed from what is read. Bytes a second.
 const DISK_RATE: f64 = 200e6;
-
-/// One opening.
-struct Opened {
-    seconds: f64,
-    bytes_read: f64,
-}
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let small: u64 = bench.full_or_quick(1 << 30, 256 << 20);
@@ -41,27 +36,51 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             of_small.push(kill_and_open(&small_dir, small, wait)?);
             of_large.push(kill_and_open(&large_dir, large, wait)?);
         }
-        for (bytes, opened) in [(small, &of_small), (large, &of_large)] {
+        for (bytes, dir, opened) in [(small, &small_dir, &of_small), (large, &large_dir, &of_large)] {
             tell(bench, bytes, opened);
+            tell_cold(bench, kill_and_open_cold(dir, bytes)?);
         }
-        let seconds = |opened: &[Opened]| median(opened.iter().map(|opened| opened.seconds));
-        let ratio = seconds(&of_large) / seconds(&of_small);
+        let ratio = median(of_large.iter().copied()) / median(of_small.iter().copied());
         bench.report.figure("the larger over the smaller", ratio, "times", AtMost(1.5), "");
         Ok(())
     })
 }
 
-fn tell(bench: &mut Bench, bytes: u64, opened: &[Opened]) {
+fn tell(bench: &mut Bench, bytes: u64, seconds: &[f64]) {
     let name = format!("open after a kill, {} MiB stored", bytes >> 20);
-    let slowest = opened.iter().map(|opened| opened.seconds).fold(0.0, f64::max);
-    let seconds = median(opened.iter().map(|opened| opened.seconds));
-    bench.report.figure(&name, seconds, "s", AtMost(1.0), &format!("slowest {slowest:.2}"));
-    let most = opened.iter().map(|opened| opened.bytes_read).fold(0.0, f64::max);
-    let detail = format!("{:.0} MiB at {:.0} MB/s", most / 1048576.0, DISK_RATE / 1e6);
-    bench.report.figure("  what it reads, from a slow disk", most / DISK_RATE, "s", AtMost(2.0), &detail);
+    let slowest = seconds.iter().copied().fold(0.0, f64::max);
+    bench.report.figure(&name, median(seconds.iter().copied()), "s", AtMost(1.0), &format!("slowest {slowest:.2}"));
 }
 
-fn kill_and_open(dir: &Path, bytes: u64, wait: Duration) -> Result<Opened> {
+fn tell_cold(bench: &mut Bench, bytes: f64) {
+    let detail = format!("{:.0} MiB at {:.0} MB/s", bytes / 1048576.0, DISK_RATE / 1e6);
+    bench.report.figure("  cold: what comes from a slow disk", bytes / DISK_RATE, "s", AtMost(2.0), &detail);
+}
+
+/// How long the store takes to open, in seconds; its files are in memory.
+fn kill_and_open(dir: &Path, bytes: u64, wait: Duration) -> Result<f64> {
+    write_and_kill(dir, bytes, wait)?;
+    let start = Instant::now();
+    let store = Store::open(dir, StoreOptions::default())?;
+    let seconds = start.elapsed().as_secs_f64();
+    store.close()?;
+    Ok(seconds)
+}
+
+/// Bytes that come from the disk while the store opens, when nothing of it is in memory.
+fn kill_and_open_cold(dir: &Path, bytes: u64) -> Result<f64> {
+    write_and_kill(dir, bytes, Duration::from_millis(40))?;
+    let mut files = files_in(dir)?;
+    files.push(dir.join("state.redb"));
+    evict(&files)?;
+    let before = bytes_read_from_disk()?;
+    let store = Store::open(dir, StoreOptions::default())?;
+    let bytes_read = bytes_read_from_disk()? - before;
+    store.close()?;
+    Ok(bytes_read as f64)
+}
+
+fn write_and_kill(dir: &Path, bytes: u64, wait: Duration) -> Result<()> {
     let mut writer = Role::WriteUntilKilled { dir: dir.to_owned(), bytes }.start(false)?;
     let mut said = String::new();
     if let Some(output) = writer.stdout.take() {
@@ -72,13 +91,7 @@ fn kill_and_open(dir: &Path, bytes: u64, wait: Duration) -> Result<Opened> {
     writer.kill()?;
     writer.wait()?;
     ensure!(said.trim() == "writing", "the process that writes failed");
-    let before = bytes_read()?;
-    let start = Instant::now();
-    let store = Store::open(dir, StoreOptions::default())?;
-    let seconds = start.elapsed().as_secs_f64();
-    let bytes_read = (bytes_read()? - before) as f64;
-    store.close()?;
-    Ok(Opened { seconds, bytes_read })
+    Ok(())
 }
 
 /// The process that is killed: brings a store up to some size, fills most of a segment, says so, and goes on.
