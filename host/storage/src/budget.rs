@@ -177,6 +177,11 @@ impl DiskBudget {
         }
         Ok(room)
     }
+
+    /// What the reserve takes of the disk.
+    pub(crate) fn reserve_held_bytes(&self) -> u64 {
+        self.reserve.held_bytes()
+    }
 }
 
 /// Decides by the limits of one store on one file system.

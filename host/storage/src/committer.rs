@@ -299,6 +299,7 @@ impl Committer {
             tracing::warn!(%error, "the file system does not say what it has left");
             Room::Free
         });
+        self.shared.counters.reserve_bytes.store(self.budget.reserve_held_bytes(), Ordering::Relaxed);
         let before = std::mem::replace(&mut *self.shared.room.lock(), room.clone());
         if let (Room::Full { why }, Room::Free | Room::Slow { .. }) = (&room, before) {
             tracing::warn!(why, "appends are refused");

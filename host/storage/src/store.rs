@@ -244,6 +244,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_appended: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
     pub(crate) tail_bytes: Arc<AtomicUsize>,
+    /// What the disk reserve takes.
+    pub(crate) reserve_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -482,7 +484,7 @@ impl Store {
         let SegmentDir { file_system, dir, .. } = &*shared.segment_dir;
         let space = file_system.space(dir).unwrap_or(Space { total_bytes: 0, available_bytes: 0 });
         StoreStats {
-            disk_bytes: shared.disk_bytes(),
+            disk_bytes: shared.disk_bytes() + counters.reserve_bytes.load(Ordering::Relaxed),
             budget_bytes: shared.options.budget.limit_bytes(space),
             available_bytes: space.available_bytes,
             segments: segments.len(),
