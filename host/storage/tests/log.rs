@@ -181,7 +181,7 @@ fn a_bad_commit_fails_alone() {
 #[test]
 fn every_run_writes_a_segment_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions { tail_bytes_max: 0, ..StoreOptions::default() };
+    let options = StoreOptions { tail_bytes_max: 0, reserve_bytes: 1 << 20, ..StoreOptions::default() };
     let mut expected = 0;
     for run in 1..5 {
         let store = Store::open(dir.path(), options.clone()).unwrap();

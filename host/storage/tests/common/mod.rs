@@ -17,6 +17,7 @@ pub fn small() -> StoreOptions {
         segment_bytes_max: 2 << 20,
         tail_bytes_max: 256 << 10,
         preallocate_bytes: 1 << 20,
+        reserve_bytes: 1 << 20,
         cache_bytes: 4 << 20,
         ..StoreOptions::default()
     }
