@@ -179,6 +179,8 @@ pub(crate) fn status(status: &Status) -> Value {
         "disk_bytes": status.disk_bytes,
         "budget_bytes": status.budget_bytes,
         "available_bytes": status.available_bytes,
+        "scrubbed_bytes": status.scrubbed_bytes,
+        "damages": status.damages,
         "segments": status.segments,
         "commit_sequence": status.commit_sequence,
         "topics": status.topics,

@@ -286,6 +286,14 @@ pub struct Status {
     #[n(12)]
     #[cbor(default)]
     pub available_bytes: u64,
+    /// Bytes of sealed segments that were read in the background since the start, to find damage.
+    #[n(13)]
+    #[cbor(default)]
+    pub scrubbed_bytes: u64,
+    /// Places in them that are damaged.
+    #[n(14)]
+    #[cbor(default)]
+    pub damages: u64,
 }
 
 /// See [`Request::StartBackup`].

@@ -254,6 +254,18 @@ impl IndexFile {
         extents.collect::<Option<_>>().ok_or_else(|| Fault::damaged(&self.path, "a row of it is nonsense"))
     }
 
+    /// Reads and checks all that is said of the nth partition; its bytes. `None` when there are not so many.
+    pub(crate) fn check(&self, file: &dyn StoreFile, nth: usize) -> Result<Option<u64>, Fault> {
+        let Some((_, section)) = self.directories.get(nth) else { return Ok(None) };
+        let directory: Vec<DirectoryRow> = self.section(file, *section)?;
+        let mut bytes = u64::from(section.bytes);
+        for row in directory {
+            self.row(file, row.row)?;
+            bytes += u64::from(row.row.bytes);
+        }
+        Ok(Some(bytes))
+    }
+
     /// Every extent of a partition that can be read, and what keeps others from it.
     pub(crate) fn extents(&self, file: &dyn StoreFile, partition: PartitionId) -> (Vec<Extent>, Option<Fault>) {
         let (mut found, mut fault) = (Vec::new(), None);

@@ -89,6 +89,7 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
         room: Mutex::new(Room::Free),
         retention: Mutex::default(),
         files: RwLock::default(),
+        scrub: Mutex::default(),
         last_epoch: epoch.into(),
     };
     let last_sequence = segments.last().map_or(0, |last| last.last_sequence());

@@ -36,7 +36,7 @@ use crate::{
     index::{Extent, MemoryIndex, PartitionSpan, Piece},
     index_file::{self, IndexFile, OpenedIndex},
     layout::{LOG_TABLE, PART_HEADER_BYTES, PartPlace},
-    parts::{Locator, PartMap, read_part},
+    parts::{Locator, PartAt, PartMap, read_part},
     record::{self, CommitRecord, SegmentHeader, SnapshotRow},
 };
 
@@ -549,6 +549,21 @@ impl Segment {
             Data::Sealed(index_file) => index_file.clone(),
         };
         index_file.parts(&*self.files()?.index)
+    }
+
+    /// Reads a part and checks every byte of it.
+    pub(crate) fn check_part(&self, sequence: u64, part: u16, at: PartAt) -> Result<(), Fault> {
+        read_part(&self.path, &*self.data_file()?, self.place(sequence, part), at).map(drop)
+    }
+
+    /// Reads and checks what its index file says of the nth partition, and how many bytes that took. `None` when there is
+    /// no such partition, or no such file.
+    pub(crate) fn check_index(&self, nth: usize) -> Result<Option<u64>, Fault> {
+        let index_file = match &*self.data.read() {
+            Data::Memory { .. } => return Ok(None),
+            Data::Sealed(index_file) => index_file.clone(),
+        };
+        index_file.check(&*self.files()?.index, nth)
     }
 
     /// Visits the records of the commits `from..=to` that it holds (with where their small data begins), in order.

@@ -32,6 +32,7 @@ use crate::{
     file_system::DirLock,
     partitions::Partitions,
     read, recovery, retention,
+    scrub::{Scrub, ScrubProgress},
     segment::{Segment, SegmentDir},
     state::State,
 };
@@ -153,6 +154,10 @@ pub struct StoreStats {
     pub bytes_written: u64,
     /// Bytes of record batches held in memory for readers.
     pub tail_bytes: usize,
+    /// Bytes of sealed segments that the scrub has read since the store was opened.
+    pub scrubbed_bytes: u64,
+    /// Places in them that it found damaged.
+    pub damages: usize,
     /// Whether commits are taken, and if not all of them, why not.
     pub health: Health,
 }
@@ -233,6 +238,8 @@ pub(crate) struct Shared {
     /// Keeps the names of sealed segments as they are: shared while they are copied or linked, alone around whatever
     /// unlinks or replaces one. Neither readers nor the committer take it.
     pub(crate) files: RwLock<()>,
+    /// Held by a step of the scrub.
+    pub(crate) scrub: Mutex<Scrub>,
     pub(crate) last_epoch: AtomicU64,
 }
 
@@ -246,6 +253,8 @@ pub(crate) struct Counters {
     pub(crate) tail_bytes: Arc<AtomicUsize>,
     /// What the disk reserve takes.
     pub(crate) reserve_bytes: AtomicU64,
+    pub(crate) scrubbed_bytes: AtomicU64,
+    pub(crate) damages: AtomicUsize,
 }
 
 impl Shared {
@@ -475,6 +484,12 @@ impl Store {
         backup::run(&self.shared, to, keep, &mut asks, progress)
     }
 
+    /// Checks more of the sealed segments, in order and from the beginning again at the end: about `bytes_max`, and at least
+    /// one part, which is 1 MiB at most. What is damaged is logged once, and counted in the [`stats`](Store::stats).
+    pub fn scrub_step(&self, bytes_max: usize) -> ScrubProgress {
+        self.shared.scrub.lock().step(&self.shared, bytes_max)
+    }
+
     /// The store in numbers.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -496,6 +511,8 @@ impl Store {
             bytes_appended: counters.bytes_appended.load(Ordering::Relaxed),
             bytes_written: counters.bytes_written.load(Ordering::Relaxed),
             tail_bytes: counters.tail_bytes.load(Ordering::Relaxed),
+            scrubbed_bytes: counters.scrubbed_bytes.load(Ordering::Relaxed),
+            damages: counters.damages.load(Ordering::Relaxed),
             health: shared.health(),
         }
     }

@@ -18,6 +18,7 @@ pub(crate) async fn run(_: &Args, context: &mut Context) -> anyhow::Result<Exit>
         format!(
             "broker       {}\nstore        {}\nup for       {}\nhealth       {}\n\
              disk         {} of {} in {}; {} available\n\
+             checked      {}\n\
              commits      {}\ntopics       {} with {}\nconnections  {}",
             status.broker,
             status.store_id,
@@ -27,6 +28,7 @@ pub(crate) async fn run(_: &Args, context: &mut Context) -> anyhow::Result<Exit>
             human::bytes(status.budget_bytes),
             human::counted(status.segments, "segment"),
             human::bytes(status.available_bytes),
+            checked(status.scrubbed_bytes, status.damages),
             human::count(status.commit_sequence),
             human::count(status.topics),
             human::counted(status.partitions, "partition"),
@@ -35,6 +37,18 @@ pub(crate) async fn run(_: &Args, context: &mut Context) -> anyhow::Result<Exit>
     })?;
     client.close().await;
     Ok(Exit::Done)
+}
+
+/// What the background check of older data came to.
+fn checked(scrubbed_bytes: u64, damages: u64) -> String {
+    let read = format!("{} of older data since the start", human::bytes(scrubbed_bytes));
+    match damages {
+        0 => format!("{read}, nothing is damaged"),
+        damages => {
+            let places = human::counted(damages, "damaged place");
+            format!("{read}, {places}: stop the broker and see `weir verify`")
+        }
+    }
 }
 
 fn health(health: &Health) -> String {
@@ -50,6 +64,12 @@ fn health(health: &Health) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damage_comes_with_what_to_do() {
+        assert_eq!(checked(3 << 20, 0), "3 MiB of older data since the start, nothing is damaged");
+        assert!(checked(3 << 20, 2).ends_with("2 damaged places: stop the broker and see `weir verify`"));
+    }
 
     #[test]
     fn every_state_but_the_healthy_one_says_why() {

@@ -187,7 +187,7 @@ fn health() -> impl Strategy<Value = Health> {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    (".{0,20}", ".{0,20}", any::<[u64; 9]>(), health()).prop_map(
+    (".{0,20}", ".{0,20}", any::<[u64; 11]>(), health()).prop_map(
         |(
             broker,
             store_id,
@@ -201,6 +201,8 @@ fn status() -> impl Strategy<Value = Status> {
                 connections,
                 budget_bytes,
                 available_bytes,
+                scrubbed_bytes,
+                damages,
             ],
             health,
         )| {
@@ -217,6 +219,8 @@ fn status() -> impl Strategy<Value = Status> {
                 health,
                 budget_bytes,
                 available_bytes,
+                scrubbed_bytes,
+                damages,
             }
         },
     )
