@@ -194,3 +194,30 @@ fn salvage_saves_what_is_sound_and_a_broker_serves_it() {
     assert_eq!(saved("1").lines().collect::<Vec<_>>(), kept);
     assert!(place.ok(&["plugin", "list", "--data-dir", arg(&new)]).stdout.contains("mask"));
 }
+
+#[test]
+fn a_running_broker_finds_what_was_damaged_since_and_serves_the_rest() {
+    let place = Place::new();
+    let broker = place.serve();
+    place.ok(&["topic", "create", "t"]);
+    place.run_with(&["produce", "t"], "some record\n".repeat(20_000));
+    place.run_with(&["produce", "t"], "other record\n".repeat(20_000));
+    assert_eq!(broker.terminate(), 0);
+    let file = last_segment(&place.data_dir());
+    let mut bytes = fs::read(&file).unwrap();
+    let text = b"other record";
+    let at = bytes.windows(text.len()).rposition(|window| window == text).unwrap();
+    bytes[at] = b'O';
+    fs::write(&file, bytes).unwrap();
+    let config = place.file("weir.toml", "[storage]\nscrub_rate = '1GiB'\n");
+    let _broker = place.serve_with(&["--quic", "127.0.0.1:0", "--config", &config]);
+    let status = loop {
+        let status = place.ok(&["status", "--json"]).summary();
+        if status["damages"] != 0 {
+            break status;
+        }
+    };
+    assert!(status["damages"] == 1 && status["scrubbed_bytes"].as_u64() > Some(0), "{status}");
+    assert!(place.ok(&["status"]).stdout.contains("1 damaged place: stop the broker and see `weir verify`"));
+    assert_eq!(place.ok(&["consume", "t", "--count", "20000"]).lines()[19_999], "some record");
+}

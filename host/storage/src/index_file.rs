@@ -296,7 +296,11 @@ impl IndexFile {
         let mut found = Vec::new();
         let mut bytes = 0;
         for row in directory.get(first..).unwrap_or_default() {
-            for extent in self.row(file, row.row)? {
+            let extents = match self.row(file, row.row) {
+                Err(_) if !found.is_empty() => return Ok(found),
+                extents => extents?,
+            };
+            for extent in extents {
                 if extent.cover_end <= from {
                     continue;
                 }

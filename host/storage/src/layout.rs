@@ -185,11 +185,19 @@ impl PartPlace {
         Ok(body)
     }
 
+    /// The checksum of the body in a part's header.
+    pub(crate) fn body_crc(part: &[u8]) -> Option<u32> {
+        part.get(52..)?.first_chunk().copied().map(u32::from_le_bytes)
+    }
+
     /// [`PartPlace::body`], with every byte checked.
     pub(crate) fn check_whole<'p>(&self, part: &'p [u8]) -> Result<&'p [u8], &'static str> {
         let body = self.body(part)?;
-        let crc = u32::from_le_bytes([part[52], part[53], part[54], part[55]]);
-        if crc32c::crc32c(body) == crc { Ok(body) } else { Err("a part has a wrong checksum") }
+        if Some(crc32c::crc32c(body)) == PartPlace::body_crc(part) {
+            Ok(body)
+        } else {
+            Err("a part has a wrong checksum")
+        }
     }
 }
 

@@ -18,7 +18,12 @@ use crate::{
     fault::Fault,
     file_system::StoreFile,
     layout::{PAGE_BYTES, PART_HEADER_BYTES, PartOnPage, PartPlace, parts_on_page},
+    record::CommitRecord,
+    segment::parse_record,
 };
+
+/// Of bytes that are as they were written, and mean nothing.
+const NONSENSE: &str = "a record makes no sense";
 
 /// What [`scan`] has in memory at a time; parts of the largest class fit in twice.
 const WINDOW_BYTES: usize = 4 << 20;
@@ -153,6 +158,44 @@ fn is_whole_in_file(file: &dyn StoreFile, place: PartPlace, position: u64, bytes
     let mut part = vec![0; bytes];
     file.read_at(position, &mut part)?;
     Ok(place.check_whole(&part).is_ok())
+}
+
+/// The record in part 0 of a commit, and where the small data behind it begins. Where that data is damaged the record is
+/// still to be had: it has the checksum of the data, and so what is left of the part's own is the record's.
+pub(crate) fn sound_record(place: PartPlace, part: &[u8]) -> Result<(CommitRecord, u64), &'static str> {
+    let whole = place.check_whole(part);
+    let body = place.body(part)?;
+    let (record, inline_base) = parse_record(body).ok_or_else(|| whole.err().unwrap_or(NONSENSE))?;
+    let (record_bytes, inline) = body.split_at_checked(inline_base as usize).ok_or(NONSENSE)?;
+    if let Err(what) = whole {
+        let inline_crc = inline_crc(&record, inline.len()).ok_or(what)?;
+        let crc = crc32c::crc32c_combine(crc32c::crc32c(record_bytes), inline_crc, inline.len());
+        if crc != PartPlace::body_crc(part).ok_or(what)? {
+            return Err(what);
+        }
+    }
+    Ok((record, inline_base))
+}
+
+/// The checksum that a record gives of all the small data behind it: that of its last piece, which goes on from those
+/// before.
+fn inline_crc(record: &CommitRecord, bytes: usize) -> Option<u32> {
+    let mut pieces = record.extents.iter().flat_map(|row| &row.extent.pieces);
+    let last = pieces.rfind(|piece| piece.part == 0)?;
+    (last.position + u64::from(last.length) == bytes as u64).then_some(last.crc)
+}
+
+/// Reads the record of a commit, by where its part 0 lies.
+pub(crate) fn read_record(
+    path: &Path,
+    file: &dyn StoreFile,
+    place: PartPlace,
+    at: PartAt,
+) -> Result<(CommitRecord, u64), Fault> {
+    let mut part = vec![0; at.bytes as usize];
+    file.read_at(at.position, &mut part).map_err(|error| Fault::io(path, "read", error))?;
+    sound_record(place, &part)
+        .map_err(|what| Fault::damaged(path, format!("{what} (the record of commit {})", place.sequence)))
 }
 
 /// Reads a part and checks all of it; its body.

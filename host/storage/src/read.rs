@@ -178,7 +178,8 @@ fn read_segment(
     // The index may be ahead of the watermark by a commit that is being published.
     extents.retain(|extent| extent.cover_end <= high_watermark.0);
     check_coverage(segment, id, from.0, &extents)?;
-    let runs = segment.read_extents(&extents)?;
+    // What is damaged is told to whoever asks for it, and not to whoever comes near it.
+    let runs = segment.read_sound_extents(&extents)?;
     let mut outcome = ReadOutcome { batches: Vec::new(), next_offset: from, high_watermark };
     let mut left = max_bytes;
     for (extent, run) in extents.iter().zip(&runs) {

@@ -36,7 +36,7 @@ use crate::{
     index::{Extent, MemoryIndex, PartitionSpan, Piece},
     index_file::{self, IndexFile, OpenedIndex},
     layout::{LOG_TABLE, PART_HEADER_BYTES, PartPlace},
-    parts::{Locator, PartAt, PartMap, read_part},
+    parts::{Locator, PartAt, PartMap, read_part, read_record},
     record::{self, CommitRecord, SegmentHeader, SnapshotRow},
 };
 
@@ -511,6 +511,20 @@ impl Segment {
         extents.iter().map(|extent| self.read_extent(&*file, extent)).collect()
     }
 
+    /// [`Segment::read_extents`], as far as they are sound: an error only where the first one is not.
+    pub(crate) fn read_sound_extents(&self, extents: &[Extent]) -> Result<Vec<Bytes>, Fault> {
+        let file = self.data_file()?;
+        let mut runs = Vec::with_capacity(extents.len());
+        for extent in extents {
+            match self.read_extent(&*file, extent) {
+                Ok(run) => runs.push(run),
+                Err(fault) if runs.is_empty() => return Err(fault),
+                Err(_) => break,
+            }
+        }
+        Ok(runs)
+    }
+
     fn read_extent(&self, file: &dyn StoreFile, extent: &Extent) -> Result<Bytes, Fault> {
         let mut buffer = self.dir.buffers.take(extent.bytes() as usize);
         let mut rest = buffer.as_mut();
@@ -583,9 +597,7 @@ impl Segment {
                 return Err(self.damaged(format!("the record of commit {expected} is missing")));
             }
             expected = sequence + 1;
-            let body = read_part(&self.path, &*file, self.place(sequence, 0), *at)?;
-            let (record, inline_base) = parse_record(&body)
-                .ok_or_else(|| self.damaged(format!("the record of commit {sequence} cannot be read")))?;
+            let (record, inline_base) = read_record(&self.path, &*file, self.place(sequence, 0), *at)?;
             visit(sequence, record, inline_base)?;
         }
         if expected <= to.min(self.last_sequence()) && self.header.replaces_until.is_none() {

@@ -66,6 +66,38 @@ fn flipped_bytes_are_detected_and_never_served() {
     assert!(detected > parts.len() / 3, "{detected} of {}", parts.len());
 }
 
+#[test]
+fn damage_beside_a_commits_record_keeps_its_own_records_from_readers_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    store.commit(create(P, FOREVER)).unwrap();
+    for offset in 0..6 {
+        store.commit(appends(vec![append(P, offset, 1, 2_000, 0)])).unwrap();
+    }
+    let expected = plain(&read_all(&store, P, 0, 1));
+    drop(store);
+    let file = dir.path().join("segments/0000000001.redb");
+    let clean = fs::read(&file).unwrap();
+    // Small batches ride with the records, which the last segment is opened by.
+    let (_, batch) = &expected[3];
+    let mut flipped = clean.clone();
+    for at in clean.windows(batch.len()).enumerate().filter(|(_, window)| *window == &batch[..]).map(|(at, _)| at) {
+        flipped[at + 700] ^= 4;
+    }
+    fs::write(&file, &flipped).unwrap();
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    for (offset, batch) in &expected {
+        match store.read(P, Offset(*offset), 1) {
+            Ok(outcome) => assert!(*offset != 3 && outcome.batches[0] == *batch),
+            Err(error) => assert!(*offset == 3 && matches!(error, ReadError::Damaged { .. }), "{error}"),
+        }
+    }
+    // Nor does a reader that asks for more than is sound go without what is.
+    let outcome = store.read(P, Offset(0), 1 << 20).unwrap();
+    assert_eq!((outcome.batches.len(), outcome.next_offset), (3, Offset(3)));
+    assert_eq!(store.read(P, Offset(4), 1 << 20).unwrap().next_offset, Offset(6));
+}
+
 /// The host's disk, until it fails.
 #[derive(Debug, Default)]
 struct Failing {

@@ -21,7 +21,6 @@ use crate::{
     layout::{PAGE_BYTES, PART_HEADER_BYTES, PartPlace},
     parts::{self, PartAt},
     record::{self, CommitRecord, CrcChain, SegmentHeader, SnapshotRow},
-    segment::parse_record,
 };
 
 /// Where a part is to be found: the first that is whole serves. The last ones are whole in part only, or old.
@@ -86,10 +85,13 @@ impl<'s> Source<'s> {
         }
     }
 
+    fn place(&self, sequence: u64, part: u16) -> PartPlace {
+        PartPlace { store: self.store, segment: self.head.id, epoch: self.epoch, sequence, part }
+    }
+
     /// The body of a part, whole.
     fn part(&mut self, sequence: u64, part: u16) -> Option<Vec<u8>> {
-        let (store, segment, epoch) = (self.store, self.head.id, self.epoch);
-        let place = PartPlace { store, segment, epoch, sequence, part };
+        let place = self.place(sequence, part);
         self.try_copies(sequence, part, |source, at| parts::read_part(&source.head.path, &*source.file, place, at).ok())
     }
 
@@ -125,7 +127,10 @@ impl<'s> Source<'s> {
 
     /// What a commit says, and the extents it names.
     pub(super) fn commit(&mut self, sequence: u64) -> Option<(CommitRecord, Vec<SourceExtent>)> {
-        let (record, inline_base) = parse_record(&self.part(sequence, 0)?)?;
+        let place = self.place(sequence, 0);
+        let (record, inline_base) = self.try_copies(sequence, 0, |source, at| {
+            parts::read_record(&source.head.path, &*source.file, place, at).ok()
+        })?;
         let mut crcs = CrcChain::default();
         let extent = |row: &record::PartitionExtent| {
             let extent = row.extent.extent(sequence, inline_base, &mut crcs)?;

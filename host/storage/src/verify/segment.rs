@@ -20,7 +20,7 @@ use crate::{
     layout::{PART_HEADER_BYTES, PartPlace},
     parts::{self, PartAt, PartMap},
     record::{self, ChangeRow, CommitRecord, CrcChain, SegmentHeader, SnapshotRow},
-    segment::{LOST, parse_record},
+    segment::LOST,
 };
 
 /// Extents by partition, in order of offsets.
@@ -194,8 +194,8 @@ impl<'s, 'p> SegmentCheck<'s, 'p> {
         self.findings.report.commits += 1;
         let mut parts = CommitParts::default();
         self.read_into(&mut parts, sequence, 0);
-        let record = parts.bodies.get(&0).filter(|_| parts.bad.is_empty()).and_then(|part| {
-            let (record, inline_base) = parse_record(&part[PART_HEADER_BYTES..])?;
+        let record = parts.bodies.get(&0).and_then(|part| {
+            let (record, inline_base) = parts::sound_record(self.place(sequence, 0), part).ok()?;
             Some((extents_of(&record, sequence, inline_base)?, record))
         });
         let extents = match &record {
