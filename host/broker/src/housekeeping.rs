@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use storage::{CleanReport, RetentionReport, ScrubProgress, Store};
+use storage::{CleanReport, Health, RetentionReport, ScrubProgress, Store};
 
 use crate::clock;
 
@@ -20,6 +20,9 @@ const SCRUB_STEP_BYTES: usize = 256 << 10;
 
 /// From the end of one scrub to the begin of the next: what was sound an hour ago is not worth a disk's attention.
 const SCRUB_REST: Duration = Duration::from_secs(3_600);
+
+/// From one round to the next while producers are refused or slowed for want of space.
+const HURRIED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the next step of the scrub is due.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +56,7 @@ impl Pace {
 pub(crate) fn run(store: &Store, interval: Duration, mut scrub: Pace, stop: &Receiver<()>) {
     let mut round_due = interval;
     loop {
-        let wait = scrub.due.unwrap_or(interval).min(round_due);
+        let wait = scrub.due.unwrap_or(interval).min(round_due).min(HURRIED_INTERVAL);
         if stop.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
             return;
         }
@@ -65,6 +68,9 @@ pub(crate) fn run(store: &Store, interval: Duration, mut scrub: Pace, stop: &Rec
             delete_expired(store);
             clean(store, stop);
             round_due = interval;
+        }
+        if round_due > HURRIED_INTERVAL && !matches!(store.stats().health, Health::Healthy) {
+            round_due = HURRIED_INTERVAL;
         }
     }
 }

@@ -454,7 +454,7 @@ fn rebuild_state(
         file.rename(path)?;
         return Ok(file);
     };
-    tracing::warn!(file = file_name(path), "it is missing, and is rebuilt from the segments");
+    tracing::warn!(file = file_name(path), "it is missing or damaged, and is rebuilt from the segments");
     let mut pending = Pending { file: &file, rows: BTreeMap::new(), bytes: 0 };
     for segment in segments {
         segment.visit_records(0, segment.last_sequence(), |_, record, _| {
@@ -470,8 +470,18 @@ fn rebuild_state(
         pending.add(rows)
     })?;
     pending.apply(last.last_sequence())?;
+    set_aside(&*options.file_system, path)?;
     file.rename(path)?;
     Ok(file)
+}
+
+/// Gives a damaged file another name, for whoever wants to look into it; the one before it goes.
+fn set_aside(file_system: &dyn FileSystem, path: &Path) -> Result<(), Fault> {
+    let aside = PathBuf::from(format!("{}.damaged", path.display()));
+    match file_system.rename(path, &aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(path, "set aside", error)),
+        _ => Ok(()),
+    }
 }
 
 /// Rows on their way into a file that is being rebuilt.

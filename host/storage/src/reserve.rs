@@ -46,6 +46,11 @@ impl Reserve {
         if self.taken == Some(bytes) {
             return Ok(());
         }
+        if bytes == 0 {
+            self.release(file_system)?;
+            self.taken = Some(0);
+            return Ok(());
+        }
         match self.resize(file_system, bytes).and_then(|()| on_disk(file_system, &self.dir)) {
             Ok(held_bytes) => {
                 self.held_bytes = held_bytes;
