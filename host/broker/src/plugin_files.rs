@@ -47,6 +47,8 @@ impl PluginFiles {
     /// Uses this directory, and makes it where there is none.
     pub(crate) fn open(dir: PathBuf) -> io::Result<PluginFiles> {
         fs::create_dir_all(&dir)?;
+        // Modules are lost with the name of the directory they are in.
+        File::open(dir.parent().unwrap_or(&dir))?.sync_all()?;
         Ok(PluginFiles { dir })
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 /// A file system as a store needs it. Tests and the simulator put theirs into the store's options.
 pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
-    /// Makes a directory and those above it; one that exists is fine.
+    /// Makes a directory and those above it that are missing, and their names durable; one that exists is fine.
     ///
     /// # Errors
     /// Whatever the system says.
@@ -147,7 +147,13 @@ pub struct HostFileSystem;
 
 impl FileSystem for HostFileSystem {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+        fs::create_dir_all(dir)?;
+        for made in missing {
+            // What is in a directory is lost with its name.
+            self.sync_dir(made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
