@@ -151,7 +151,9 @@ impl FileSystem for HostFileSystem {
         fs::create_dir_all(dir)?;
         for made in missing {
             // What is in a directory is lost with its name.
-            self.sync_dir(made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+            self.sync_dir(
+                made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")),
+            )?;
         }
         Ok(())
     }
