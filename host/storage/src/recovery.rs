@@ -63,6 +63,8 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
     // Every file is of a format we know. From here on things are written.
     file_system.create_dir_all(&segments_dir).map_err(|error| Fault::io(&segments_dir, "create", error))?;
     file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))?;
+    // Names that a killed process gave become durable before anything is removed because of them.
+    file_system.sync_dir(&segments_dir).map_err(|error| Fault::io(&segments_dir, "sync", error))?;
     remove_unfinished(&*file_system, dir)?;
     remove_unfinished(&*file_system, &segments_dir)?;
     let found = remove_replaced(&*file_system, &segments_dir, found)?;
@@ -292,10 +294,19 @@ fn open_segment(
         Content::Parts(parts) => parts,
     };
     let path = dir.path(header.segment);
+    let file = dir.open_to_read(&path)?;
     // Commits end where the next segment says so; otherwise redb knows which of them it had finished.
-    let probe = || options.prober.probe(&*options.file_system, &path, ProbedFile::Segment);
-    let last = end.map_or_else(probe, Ok)?.max(header.first_sequence - 1);
-    let segment = Segment::found(dir, header, dir.open_to_read(&path)?, parts, disk_bytes);
+    let last = match end {
+        Some(end) => end,
+        None => {
+            // A process that was killed in the middle of a commit may have left it in the system's memory alone. What is
+            // shown to readers from here on must not go with the power.
+            file.sync_data().map_err(|error| Fault::io(&path, "sync", error))?;
+            options.prober.probe(&*options.file_system, &path, ProbedFile::Segment)?
+        }
+    };
+    let last = last.max(header.first_sequence - 1);
+    let segment = Segment::found(dir, header, file, parts, disk_bytes);
     segment.set_last_sequence(last);
     segment.visit_records(0, last, |sequence, record, inline_base| {
         index_record(&segment, sequence, &record, inline_base)

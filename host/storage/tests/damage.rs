@@ -15,7 +15,7 @@ use std::{
 use common::*;
 use protocol::Offset;
 use storage::{
-    Commit, CommitError, DirLock, FileEntry, FileSystem, Health, HostFileSystem, OpenMode, ReadError, Space,
+    Commit, CommitError, DirLock, FileEntry, FileSystem, Health, HostFileSystem, OpenError, OpenMode, ReadError, Space,
     StateTable, Store, StoreFile, StoreOptions,
 };
 
@@ -284,4 +284,34 @@ fn a_full_disk_refuses_before_anything_is_written() {
     disk.full.store(false, Ordering::SeqCst);
     store.commit(appends(vec![append(P, 6, 1, 1_500_000, 0)])).unwrap();
     assert_eq!(store.stats().segments, 1);
+}
+
+/// Copies a store that is open: what a killed process leaves.
+fn copy_of_killed(dir: &Path, to: &Path) {
+    fs::create_dir(to.join("segments")).unwrap();
+    for name in ["", "segments"] {
+        for entry in fs::read_dir(dir.join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, to.join(name).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_synced_before_it_is_believed() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = with_six_records(dir.path(), &Arc::default());
+    copy_of_killed(dir.path(), copy.path());
+    drop(store);
+    let disk = Arc::new(Failing::default());
+    disk.syncs_fail.store(true, Ordering::SeqCst);
+    let options = || StoreOptions { file_system: Arc::new(FailingDisk(disk.clone())), ..no_tail() };
+    match Store::open(copy.path(), options()) {
+        Err(OpenError::Io { action: "sync", file, .. }) => assert!(file.ends_with("0000000001.redb"), "{file}"),
+        other => panic!("{other:?}"),
+    }
+    disk.syncs_fail.store(false, Ordering::SeqCst);
+    assert_eq!(read_all(&Store::open(copy.path(), options()).unwrap(), P, 0, 1).len(), 6);
 }
