@@ -17,6 +17,7 @@ use crate::{
     compact::{CompactRule, KeyMap, NoteOutcome, note_keys},
     fault::Fault,
     partitions::{Partition, SegmentSpan},
+    retention::{RetentionReport, remove_dead_segments},
     rewrite::{Compaction, Pace, Region, Rewritten, rewrite},
     segment::Segment,
     store::Shared,
@@ -117,6 +118,8 @@ pub(crate) fn clean(shared: &Shared, now_ms: i64, pace: &mut Pace<'_>) -> Result
     let _one_at_a_time = shared.retention.lock();
     let mut report = CleanReport::default();
     seal_what_is_left(shared)?;
+    remove_dead_segments(shared, &mut RetentionReport::default())
+        .map_err(|error| CleanError::Rewrite { cause: error.to_string() })?;
     free_space(shared, &mut report, pace)?;
     if !report.stopped {
         compact(shared, now_ms, &mut report, pace)?;
@@ -135,7 +138,9 @@ fn seal_what_is_left(shared: &Shared) -> Result<(), Fault> {
 fn sealed(shared: &Shared) -> Result<Vec<Arc<Segment>>, CleanError> {
     let active = shared.active_id();
     let segments: Vec<_> = shared.segments.read().range(..active).map(|(_, segment)| segment.clone()).collect();
-    let sealed: Vec<_> = segments.into_iter().take_while(|segment| segment.is_sealed()).collect();
+    let sealed = segments.into_iter().take_while(|segment| segment.is_sealed());
+    // One without commits is nobody's: it is removed, not rewritten.
+    let sealed: Vec<_> = sealed.filter(|segment| !segment.is_empty()).collect();
     if sealed.last().is_some_and(|last| last.last_sequence() > shared.state.applied()) {
         shared.state.flush().map_err(|cause| CleanError::State { cause })?;
     }

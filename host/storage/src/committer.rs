@@ -35,7 +35,7 @@ use crate::{
     partitions::Partitions,
     record::{ChangeRow, PartitionRow, PreviousSegment, SegmentHeader, SnapshotRow, StateRow},
     recovery,
-    segment::Segment,
+    segment::{NotCreated, Segment},
     store::{CommitDone, Shared},
     tail::Tail,
 };
@@ -222,7 +222,7 @@ pub(crate) struct Committer {
     scratch: Vec<u8>,
     sealer: mpsc::Sender<Arc<Segment>>,
     budget: DiskBudget,
-    /// The active segment failed, and no segment after it could be made yet.
+    /// The active segment failed, or may not grow any more, and no segment after it could be made yet.
     failed: bool,
 }
 
@@ -476,7 +476,8 @@ impl Committer {
                 self.failed = false;
                 self.shared.clear_read_only();
             }
-            Err(fault) => {
+            Err(not_created) => {
+                let fault = Fault::from(not_created);
                 tracing::warn!(cause = fault.text(), "no new segment can be made yet; the store is read-only");
                 self.shared.set_read_only(fault.text());
             }
@@ -488,9 +489,12 @@ impl Committer {
         if self.active.is_empty() { Ok(()) } else { self.roll() }
     }
 
-    /// Begins the next segment. Where it cannot, the active one is as good as before, and nothing was committed.
+    /// Begins the next segment. Where it cannot, nothing was committed, and the active one is as good as before; but not if
+    /// there may be a next one that says where it ends.
     fn roll(&mut self) -> Result<(), CommitError> {
-        self.begin_next().map_err(|fault| {
+        self.begin_next().map_err(|not_created| {
+            self.failed = matches!(not_created, NotCreated::MaybeNamed(_));
+            let fault = Fault::from(not_created);
             tracing::warn!(cause = fault.text(), "no new segment can be made");
             match fault.is_disk_full() {
                 true => CommitError::Full { why: fault.text() },
@@ -500,7 +504,7 @@ impl Committer {
     }
 
     /// Begins the next segment and leaves the active one to the sealer.
-    fn begin_next(&mut self) -> Result<(), Fault> {
+    fn begin_next(&mut self) -> Result<(), NotCreated> {
         let next = Arc::new(begin_segment(&self.shared, Some(&self.active))?);
         self.shared.segments.write().insert(next.id, next.clone());
         let left = std::mem::replace(&mut self.active, next);
@@ -523,8 +527,8 @@ impl Drop for Committer {
 }
 
 /// Makes the segment after `before`, with a snapshot of everything committed so far.
-pub(crate) fn begin_segment(shared: &Shared, before: Option<&Segment>) -> Result<Segment, Fault> {
-    let snapshot = snapshot_rows(shared)?;
+pub(crate) fn begin_segment(shared: &Shared, before: Option<&Segment>) -> Result<Segment, NotCreated> {
+    let snapshot = snapshot_rows(shared).map_err(NotCreated::Unnamed)?;
     let previous = before.map(|before| PreviousSegment {
         segment: recovery::end_id(&before.header),
         last_sequence: before.last_sequence(),

@@ -96,7 +96,8 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
     };
     let last_sequence = segments.last().map_or(0, |last| last.last_sequence());
     shared.counters.commit_sequence.store(last_sequence, std::sync::atomic::Ordering::Release);
-    let active = Arc::new(begin_segment(&shared, segments.last().map(|last| &**last))?);
+    let active = begin_segment(&shared, segments.last().map(|last| &**last)).map_err(Fault::from)?;
+    let active = Arc::new(active);
     shared.segments.write().insert(active.id, active.clone());
     let budget = DiskBudget::open(&shared.options, dir).map_err(|error| Fault::io(dir, "list", error))?;
     let unsealed = segments.into_iter().filter(|segment| !segment.is_sealed()).collect();

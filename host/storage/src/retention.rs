@@ -145,7 +145,7 @@ fn active_is_dead(shared: &Shared) -> bool {
     held_records && !shared.partitions.living_segments().contains(&active)
 }
 
-fn remove_dead_segments(shared: &Shared, report: &mut RetentionReport) -> Result<(), RetentionError> {
+pub(crate) fn remove_dead_segments(shared: &Shared, report: &mut RetentionReport) -> Result<(), RetentionError> {
     let active = shared.active_id();
     let living = shared.partitions.living_segments();
     let candidates: Vec<_> = shared.segments.read().range(..active).map(|(_, segment)| segment.clone()).collect();

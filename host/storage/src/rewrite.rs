@@ -197,6 +197,7 @@ impl Work<'_> {
         let segment_dir = &self.shared.segment_dir;
         let path = segment_dir.path(self.header.segment);
         let sequence = self.last_sequence;
+        assert!(sequence > 0, "sequence 0 is the header's");
         let transaction = writer.db.begin_write().map_err(Fault::redb(&path, "rewrite"))?;
         let mut extents = Vec::new();
         {

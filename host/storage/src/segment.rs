@@ -193,6 +193,23 @@ impl Writer {
     }
 }
 
+/// Why a segment was not made.
+#[derive(Debug)]
+pub(crate) enum NotCreated {
+    /// There is nothing under its name.
+    Unnamed(Fault),
+    /// Its file may be there, now or after a power cut, with a header that says where the segment before ends: that one
+    /// must not grow any more.
+    MaybeNamed(Fault),
+}
+
+impl From<NotCreated> for Fault {
+    fn from(not_created: NotCreated) -> Fault {
+        let (NotCreated::Unnamed(fault) | NotCreated::MaybeNamed(fault)) = not_created;
+        fault
+    }
+}
+
 /// Where a segment's records are looked up.
 enum Data {
     /// It is active, or was left and is not sealed yet.
@@ -253,11 +270,11 @@ impl Segment {
         dir: &Arc<SegmentDir>,
         header: SegmentHeader,
         snapshot: &[SnapshotRow],
-    ) -> Result<Segment, Fault> {
+    ) -> Result<Segment, NotCreated> {
         let path = dir.path(header.segment);
         let new_path = PathBuf::from(format!("{}{NEW_SUFFIX}", path.display()));
-        let writer = dir.begin_file(&new_path, &header, snapshot)?;
-        dir.name_file(&new_path, &path)?;
+        let writer = dir.begin_file(&new_path, &header, snapshot).map_err(NotCreated::Unnamed)?;
+        dir.name_file(&new_path, &path).map_err(NotCreated::MaybeNamed)?;
         let (locator, file) = (writer.locator.clone(), writer.file.clone());
         let data = Data::Memory { index: MemoryIndex::default(), locator, file };
         Ok(Segment::new(dir.clone(), header, Some(writer), data))

@@ -120,7 +120,8 @@ impl StateFile {
         let mut new = StateFile::open(&self.file_system, &new_path, None, self.store, self.cache_bytes)?;
         self.copy_to(&new)?;
         new.rename(&self.path)?;
-        *self.open.write() = new.open.into_inner();
+        let mut open = self.open.write();
+        *open = new.open.into_inner();
         self.failed.store(false, Ordering::Release);
         Ok(())
     }
@@ -215,6 +216,13 @@ impl StateFile {
     }
 
     pub(crate) fn snapshot(&self) -> Result<ReadTransaction, Fault> {
+        if self.failed.load(Ordering::Acquire) {
+            let mut open = self.open.write();
+            if self.failed.load(Ordering::Acquire) && open.db.is_none() {
+                // The view of an abandoned file could not be opened then; the disk may be well by now.
+                open.db = Some(probe::open_overlay(&*self.file_system, &self.path)?);
+            }
+        }
         self.opened(self.open.read().db.as_ref())?.begin_read().map_err(self.fault("read"))
     }
 

@@ -131,6 +131,24 @@ fn what_was_replaced_and_not_yet_removed_is_removed_at_the_next_start() {
 }
 
 #[test]
+fn segments_without_a_commit_are_removed_and_not_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        drop(Store::open(dir.path(), no_tail()).unwrap());
+    }
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    store.commit(create(P, FOREVER)).unwrap();
+    store.commit(appends(vec![append(P, 0, 1, 10, 0)])).unwrap();
+    clean(&store);
+    assert_eq!(store.stats().segments, 2);
+    drop(store);
+    for index in files(dir.path(), "index") {
+        fs::remove_file(index).unwrap();
+    }
+    assert_eq!(read_all(&Store::open(dir.path(), no_tail()).unwrap(), P, 0, 1).len(), 1);
+}
+
+#[test]
 fn a_damaged_segment_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = shared_segments(dir.path());

@@ -103,6 +103,7 @@ fn damage_beside_a_commits_record_keeps_its_own_records_from_readers_and_no_othe
 struct Failing {
     syncs_fail: AtomicBool,
     writes_fail: AtomicBool,
+    names_fail: AtomicBool,
     full: AtomicBool,
     writes_after_failure: AtomicU64,
 }
@@ -144,7 +145,10 @@ impl FileSystem for FailingDisk {
         HostFileSystem.space(dir)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        HostFileSystem.sync_dir(dir)
+        match self.0.names_fail.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("the disk failed")),
+            false => HostFileSystem.sync_dir(dir),
+        }
     }
 }
 
@@ -314,4 +318,24 @@ fn what_a_killed_process_left_is_synced_before_it_is_believed() {
     }
     disk.syncs_fail.store(false, Ordering::SeqCst);
     assert_eq!(read_all(&Store::open(copy.path(), options()).unwrap(), P, 0, 1).len(), 6);
+}
+
+#[test]
+fn a_segment_does_not_grow_once_a_next_one_may_say_where_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let store = with_six_records(dir.path(), &disk);
+    disk.names_fail.store(true, Ordering::SeqCst);
+    assert!(store.roll().is_err());
+    // The next segment's file is there, though nobody knows for how long.
+    let refused = store.commit(appends(vec![append(P, 6, 1, 10, 0)]));
+    assert!(matches!(refused, Err(CommitError::ReadOnly { .. })), "{refused:?}");
+    disk.names_fail.store(false, Ordering::SeqCst);
+    commit_in_the_end(&store, 6);
+    let copy = tempfile::tempdir().unwrap();
+    copy_of_killed(dir.path(), copy.path());
+    drop(store);
+    for dir in [dir, copy] {
+        assert_eq!(read_all(&Store::open(dir.path(), no_tail()).unwrap(), P, 0, 1).len(), 7);
+    }
 }
