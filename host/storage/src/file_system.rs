@@ -128,6 +128,14 @@ pub trait StoreFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever the system says; what is on disk is unknown then.
     fn sync_data(&self) -> io::Result<()>;
+    /// Forgets what the system keeps of the file in memory, so that the next read is from the disk: after a sync that
+    /// failed the two may differ. Where the system has no call for it, it does nothing.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Takes disk blocks for a range, without changing the length or the contents. Where the file system cannot, it
     /// does nothing.
     ///
@@ -265,6 +273,10 @@ impl StoreFile for HostFile {
         self.file.sync_data()
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        blocks::forget_cached(&self.file)
+    }
+
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
         blocks::allocate(&self.file, offset, bytes)
     }
@@ -280,12 +292,16 @@ mod blocks {
     use std::{fs::File, io};
 
     use rustix::{
-        fs::{FallocateFlags, fallocate},
+        fs::{Advice, FallocateFlags, fadvise, fallocate},
         io::Errno,
     };
 
     pub(super) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
         where_supported(fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes))
+    }
+
+    pub(super) fn forget_cached(file: &File) -> io::Result<()> {
+        where_supported(fadvise(file, 0, None, Advice::DontNeed))
     }
 
     pub(super) fn release(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
@@ -307,6 +323,10 @@ mod blocks {
     use std::{fs::File, io};
 
     pub(super) fn allocate(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn forget_cached(_: &File) -> io::Result<()> {
         Ok(())
     }
 

@@ -23,11 +23,12 @@ use minicbor::{Decode, Encode};
 use protocol::PartitionId;
 
 use crate::{
-    OpenError,
+    OpenError, StoreId,
     fault::{Fault, file_name},
     file_system::StoreFile,
     format::FORMAT_VERSION,
     index::{EXTENTS_PER_ROW, Extent, MemoryIndex, PartitionSpan, Piece, span_of, timestamp_of},
+    layout::{PART_HEADER_BYTES, PartPlace},
     parts::{PartAt, PartMap},
     record::{self, CrcChain, ExtentRow, SegmentHeader},
 };
@@ -60,6 +61,9 @@ struct Head {
     spans: Section,
     #[n(3)]
     parts: Section,
+    /// Where the segment's header lies, to see whether this is its index.
+    #[n(4)]
+    header_at: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
@@ -123,8 +127,10 @@ pub(crate) fn encode(
         spans.push(SpanRow { partition, cover_start, cover_end, bytes, max_timestamp_ms, directory });
     }
     let spans = put(&mut body, &spans);
+    let header_part = parts.get(&(0, 0)).copied();
     let parts = put(&mut body, &part_rows(parts));
-    let head = record::to_vec(&Head { header: header.clone(), last_sequence, spans, parts });
+    let header_at = header_part.map(|part| part.position);
+    let head = record::to_vec(&Head { header: header.clone(), last_sequence, spans, parts, header_at });
     let mut file = Vec::with_capacity(PREAMBLE_BYTES + head.len() + body.len());
     file.extend_from_slice(&MAGIC);
     file.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -164,7 +170,21 @@ pub(crate) struct OpenedIndex {
     pub(crate) header: SegmentHeader,
     pub(crate) last_sequence: u64,
     pub(crate) spans: Vec<(PartitionId, PartitionSpan)>,
+    header_at: Option<u64>,
     pub(crate) index: IndexFile,
+}
+
+impl OpenedIndex {
+    /// Whether this may be the index of that file, and not of one that the cleaner put in its place. A header that cannot
+    /// be read, or is a stranger's, says nothing of that: the file is damaged, and what is sound of it is served.
+    pub(crate) fn is_of(&self, data: &dyn StoreFile) -> bool {
+        let SegmentHeader { store, segment, epoch, .. } = self.header;
+        let is_replaced =
+            |place: PartPlace| (place.store, place.segment) == (StoreId(store), segment) && place.epoch != epoch;
+        let mut header = [0; PART_HEADER_BYTES];
+        let found = self.header_at.filter(|at| data.read_at(*at, &mut header).is_ok());
+        !found.and_then(|_| PartPlace::parse(&header)).is_some_and(|(place, _)| is_replaced(place))
+    }
 }
 
 /// Where things are in an index file; small enough to be kept for every segment.
@@ -198,7 +218,7 @@ impl IndexFile {
             parts: Section { position: 0, bytes: 0, crc: 0 },
         };
         let head = Section { position: PREAMBLE_BYTES as u64, bytes: field(8), crc: field(12) };
-        let Head { header, last_sequence, spans, parts } = index.section(file, head)?;
+        let Head { header, last_sequence, spans, parts, header_at } = index.section(file, head)?;
         if header.segment != segment {
             return Err(Fault::damaged(path, format!("it is the index of segment {}", header.segment)).into());
         }
@@ -210,7 +230,7 @@ impl IndexFile {
             let SpanRow { partition, cover_start, cover_end, bytes, max_timestamp_ms, .. } = *row;
             (partition, PartitionSpan { cover_start, cover_end, bytes, max_timestamp_ms })
         });
-        Ok(OpenedIndex { header, last_sequence, spans: spans.collect(), index })
+        Ok(OpenedIndex { header, last_sequence, spans: spans.collect(), header_at, index })
     }
 
     fn section<T: for<'b> Decode<'b, ()>>(&self, file: &dyn StoreFile, section: Section) -> Result<T, Fault> {

@@ -21,7 +21,7 @@ use crate::{
     budget::{DiskBudget, Room},
     committer::{apply_change, begin_segment},
     fault::{Fault, file_name},
-    file_system::{DirLock, FileEntry, FileSystem},
+    file_system::{DirLock, FileEntry, FileSystem, OpenMode, StoreFile},
     index::{MemoryIndex, PartitionSpan},
     index_file::{IndexFile, OpenedIndex},
     partitions::{Partitions, SegmentSpan},
@@ -148,6 +148,12 @@ fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntr
     if index.is_some() {
         let path = dir.index_path(id);
         match dir.open_to_read(&path).map_err(OpenError::from).and_then(|file| IndexFile::open(&path, id, &*file)) {
+            Ok(opened) if !opened.is_of(&*dir.open_to_read(&dir.path(id))?) => {
+                tracing::warn!(
+                    file = file_name(&path),
+                    "it is the index of another segment of that name; it is made anew"
+                );
+            }
             Ok(opened) => {
                 let (header, content) = (opened.header.clone(), Content::Sealed(Box::new(opened)));
                 return Ok(Found { header, content, disk_bytes });
@@ -160,6 +166,7 @@ fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntr
     }
     let path = dir.path(id);
     let file = dir.open_to_read(&path)?;
+    see_the_disk(&path, &*file)?;
     let found = parts::scan(&path, &*file)?;
     // A file's parts are of one making; anything else was put there by somebody else.
     let header = found.iter().find(|(place, _)| (place.segment, place.sequence, place.part) == (id, 0, 0));
@@ -178,13 +185,26 @@ fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntr
     Ok(Found { header, content: Content::Parts(parts), disk_bytes })
 }
 
+/// Has what is read of a file be what is on the disk, for good. A process that was killed may have left a commit in the
+/// system's memory alone, and a sync that failed there something that never will be on the disk: what is shown to readers
+/// from here on must not go with the power.
+fn see_the_disk(path: &Path, file: &dyn StoreFile) -> Result<(), Fault> {
+    // An error of before may be reported now, once; what it was about is not in the file then.
+    let synced = file.sync_data().or_else(|_| file.sync_data());
+    synced.map_err(|error| Fault::io(path, "sync", error))?;
+    file.forget_cached().map_err(|error| Fault::io(path, "read", error))
+}
+
 /// The sequence up to which the state is applied; `None` when there is no state, or none that can be used.
 fn probe_state(options: &StoreOptions, dir: &Path) -> Result<Option<u64>, OpenError> {
     let entries = options.file_system.list(dir).map_err(|error| Fault::io(dir, "list", error))?;
     if !entries.iter().any(|entry| entry.name == STATE_FILE) {
         return Ok(None);
     }
-    match options.prober.probe(&*options.file_system, &dir.join(STATE_FILE), ProbedFile::State) {
+    let path = dir.join(STATE_FILE);
+    let file = options.file_system.open(&path, OpenMode::ReadOnly).map_err(|error| Fault::io(&path, "open", error))?;
+    see_the_disk(&path, &*file)?;
+    match options.prober.probe(&*options.file_system, &path, ProbedFile::State) {
         Ok(applied) => Ok(Some(applied)),
         Err(error @ OpenError::Damaged { .. }) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the state is set aside, and rebuilt");
@@ -299,12 +319,7 @@ fn open_segment(
     // Commits end where the next segment says so; otherwise redb knows which of them it had finished.
     let last = match end {
         Some(end) => end,
-        None => {
-            // A process that was killed in the middle of a commit may have left it in the system's memory alone. What is
-            // shown to readers from here on must not go with the power.
-            file.sync_data().map_err(|error| Fault::io(&path, "sync", error))?;
-            options.prober.probe(&*options.file_system, &path, ProbedFile::Segment)?
-        }
+        None => options.prober.probe(&*options.file_system, &path, ProbedFile::Segment)?,
     };
     let last = last.max(header.first_sequence - 1);
     let segment = Segment::found(dir, header, file, parts, disk_bytes);

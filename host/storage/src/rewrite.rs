@@ -318,6 +318,7 @@ fn take_place(
     }
     // The index first: one that does not belong to its file would be believed, none is made anew.
     remove_if_there(&*dir.file_system, &dir.index_path(header.segment))?;
+    dir.file_system.sync_dir(&dir.dir).map_err(|error| Fault::io(&dir.dir, "sync", error))?;
     dir.name_file(new_path, &dir.path(header.segment))?;
     let new = Arc::new(Segment::rewritten(dir, header, writer, index, last_sequence));
     let sealed = new.seal();

@@ -298,7 +298,7 @@ impl Segment {
 
     /// A segment whose index file was opened.
     pub(crate) fn sealed(dir: &Arc<SegmentDir>, opened: OpenedIndex, disk_bytes: u64) -> Segment {
-        let OpenedIndex { header, last_sequence, spans, index } = opened;
+        let OpenedIndex { header, last_sequence, spans, index, .. } = opened;
         let segment = Segment::new(dir.clone(), header, None, Data::Sealed(Arc::new(index)));
         segment.set_last_sequence(last_sequence);
         segment.disk_bytes.store(disk_bytes, Ordering::Relaxed);
