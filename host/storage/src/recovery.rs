@@ -63,6 +63,7 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
     // Every file is of a format we know. From here on things are written.
     file_system.create_dir_all(&segments_dir).map_err(|error| Fault::io(&segments_dir, "create", error))?;
     file_system.sync_dir(dir).map_err(|error| Fault::io(dir, "sync", error))?;
+    sync_own_name(&*file_system, dir)?;
     // Names that a killed process gave become durable before anything is removed because of them.
     file_system.sync_dir(&segments_dir).map_err(|error| Fault::io(&segments_dir, "sync", error))?;
     remove_unfinished(&*file_system, dir)?;
@@ -102,6 +103,16 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
     let budget = DiskBudget::open(&shared.options, dir).map_err(|error| Fault::io(dir, "list", error))?;
     let unsealed = segments.into_iter().filter(|segment| !segment.is_sealed()).collect();
     Ok(Opened { shared, active, unsealed, budget, lock })
+}
+
+/// Makes the directory's own name durable, whoever made it and however short ago.
+fn sync_own_name(file_system: &dyn FileSystem, dir: &Path) -> Result<(), Fault> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    match file_system.sync_dir(parent) {
+        // Somebody else's, who lets nobody look into it, and has made it long before.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(|error| Fault::io(parent, "sync", error)),
+    }
 }
 
 fn lock(file_system: &dyn FileSystem, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
