@@ -1,0 +1,444 @@
+//! A disk in memory that notes every call: the store's file system in a simulation.
+//!
+//! Owns the journal. All calls are done under one lock, and their order is the journal's; what a power cut leaves is
+//! computed from it afterwards (`crash`), so that one run is cut as often as one likes.
+//!
+//! Start at [`SimDisk`].
+
+mod blocks;
+mod crash;
+mod journal;
+mod tree;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use storage::{DirLock, FileEntry, FileSystem, OpenMode, Space, StoreFile};
+
+pub use blocks::Blocks;
+pub use crash::{Cut, Damage, Durable, Loss};
+pub use journal::{FileId, Op};
+pub use tree::{Node, Tree};
+
+use crate::rng::Rng;
+
+/// So large that the budget never matters.
+const SPACE: Space = Space { total_bytes: 1 << 40, available_bytes: 1 << 40 };
+
+/// How long a sync takes: long enough for commits to gather behind it, as they do on a disk.
+const SYNC_DURATION: Duration = Duration::from_micros(60);
+
+/// A disk that does not do what it says: for showing that a simulation notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lie {
+    /// It does.
+    #[default]
+    None,
+    /// Syncs of files do nothing.
+    Syncs,
+    /// Syncs of directories do nothing.
+    DirSyncs,
+}
+
+/// What calls say when they fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// An I/O error; a write has done a part of its work, and what a sync did is unknown.
+    Io,
+    /// There are no more blocks: only calls that take some fail.
+    Full,
+    /// Only syncs fail, and what they should have made durable is dropped.
+    Sync,
+}
+
+/// Calls that fail.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    /// What they say.
+    pub kind: FaultKind,
+    /// Calls that succeed before.
+    pub after: u64,
+    /// Calls that fail.
+    pub count: u64,
+    /// Whether dropped pages are forgotten at once, so that reads see what is on the disk.
+    pub evict: bool,
+}
+
+/// A call, as far as faults are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Read,
+    Write,
+    Grow,
+    Sync,
+    Name,
+}
+
+impl FaultKind {
+    fn hits(self, call: Call) -> bool {
+        match self {
+            FaultKind::Io => true,
+            FaultKind::Full => matches!(call, Call::Write | Call::Grow),
+            FaultKind::Sync => call == Call::Sync,
+        }
+    }
+
+    fn error(self) -> io::Error {
+        match self {
+            FaultKind::Full => io::ErrorKind::StorageFull.into(),
+            FaultKind::Io | FaultKind::Sync => io::Error::other("a fault of the simulation"),
+        }
+    }
+}
+
+/// The disk. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    begun_with: Tree,
+    tree: Tree,
+    next_file: FileId,
+    journal: Vec<Op>,
+    locked: BTreeSet<PathBuf>,
+    lie: Lie,
+    faults: Option<Faults>,
+    faults_hit: [u64; 3],
+    rng: Rng,
+}
+
+impl SimDisk {
+    /// A disk on which a tree is, durably.
+    #[must_use]
+    pub fn new(tree: Tree, seed: u64) -> SimDisk {
+        let next_file = tree.files.keys().next_back().map_or(1, |last| last + 1);
+        SimDisk(Arc::new(Mutex::new(State {
+            begun_with: tree.clone(),
+            tree,
+            next_file,
+            journal: Vec::new(),
+            locked: BTreeSet::new(),
+            lie: Lie::None,
+            faults: None,
+            faults_hit: [0; 3],
+            rng: Rng::new(seed),
+        })))
+    }
+
+    /// The same, with a lie.
+    #[must_use]
+    pub fn lying(self, lie: Lie) -> SimDisk {
+        self.0.lock().lie = lie;
+        self
+    }
+
+    /// Makes a directory and those above it, durably.
+    ///
+    /// # Panics
+    /// When it is not an absolute path.
+    pub fn make_dir_durably(&self, dir: &Path) {
+        self.create_dir_all(dir).expect("calls do not fail yet");
+        for parent in dir.ancestors().skip(1) {
+            self.sync_dir(parent).expect("calls do not fail yet");
+        }
+    }
+
+    /// Lets calls fail from now on, or no more.
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        self.0.lock().faults = faults;
+    }
+
+    /// How many calls failed so far.
+    #[must_use]
+    pub fn faults_hit(&self) -> u64 {
+        self.0.lock().faults_hit.iter().sum()
+    }
+
+    /// How many calls failed so.
+    #[must_use]
+    pub fn faults_of(&self, kind: FaultKind) -> u64 {
+        self.0.lock().faults_hit[kind as usize]
+    }
+
+    /// How long the journal is: what happens from here on is at this position or behind.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.0.lock().journal.len()
+    }
+
+    /// What the disk began with, and what was done since.
+    #[must_use]
+    pub fn history(&self) -> (Tree, Vec<Op>) {
+        let state = self.0.lock();
+        (state.begun_with.clone(), state.journal.clone())
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&Tree) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.0.lock();
+        state.call(Call::Read)?;
+        read(&state.tree)
+    }
+}
+
+impl State {
+    /// Counts a call, which fails if it is its turn to.
+    fn call(&mut self, call: Call) -> io::Result<()> {
+        let Some(faults) = self.faults.as_mut().filter(|faults| faults.kind.hits(call)) else { return Ok(()) };
+        if faults.after > 0 {
+            faults.after -= 1;
+            return Ok(());
+        }
+        if faults.count == 0 {
+            return Ok(());
+        }
+        faults.count -= 1;
+        self.faults_hit[faults.kind as usize] += 1;
+        Err(faults.kind.error())
+    }
+
+    fn entries(&mut self, dir: &Path) -> io::Result<&mut std::collections::BTreeMap<String, Node>> {
+        self.tree.dirs.get_mut(dir).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn file_at(&mut self, path: &Path) -> io::Result<FileId> {
+        let (dir, name) = split(path)?;
+        let node = self.entries(&dir)?.get(&name).copied();
+        node.and_then(Node::file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn blocks(&mut self, file: FileId) -> &mut Blocks {
+        self.tree.files.get_mut(&file).expect("files are never forgotten")
+    }
+
+    fn write(&mut self, file: FileId, offset: u64, data: &[u8]) {
+        self.blocks(file).write(offset, data);
+        self.journal.push(Op::Write { file, offset, data: data.into() });
+    }
+
+    fn fail_sync(&mut self, file: FileId) {
+        let evict = self.faults.is_some_and(|faults| faults.evict);
+        let seed = self.rng.number();
+        self.journal.push(Op::SyncFailed { file, seed });
+        if evict {
+            let mut durable = Durable::of(&self.begun_with);
+            self.journal.iter().for_each(|op| durable.step(op));
+            let len = self.blocks(file).len();
+            let mut blocks = durable.content(file);
+            blocks.set_len(len);
+            *self.blocks(file) = blocks;
+        }
+    }
+}
+
+fn split(path: &Path) -> io::Result<(PathBuf, String)> {
+    let parts = path.parent().zip(path.file_name());
+    let (dir, name) = parts.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok((dir.to_path_buf(), name.to_string_lossy().into_owned()))
+}
+
+impl FileSystem for SimDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let mut missing = Vec::new();
+        let mut at = dir;
+        while !state.tree.dirs.contains_key(at) {
+            missing.push(at.to_path_buf());
+            at = at.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        }
+        for path in missing.into_iter().rev() {
+            state.call(Call::Name)?;
+            let (parent, name) = split(&path)?;
+            state.entries(&parent)?.insert(name.clone(), Node::Dir);
+            state.tree.dirs.insert(path, Default::default());
+            state.journal.push(Op::MakeDir { parent, name });
+        }
+        Ok(())
+    }
+
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
+        let free = self.0.lock().locked.insert(dir.to_path_buf());
+        Ok(free.then(|| Box::new(SimLock { disk: self.clone(), dir: dir.to_path_buf() }) as Box<dyn DirLock>))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<FileEntry>> {
+        self.read(|tree| {
+            let Some(entries) = tree.dirs.get(dir) else { return Ok(Vec::new()) };
+            let files = entries.iter().filter_map(|(name, node)| Some((name, node.file()?)));
+            let entry = |(name, file): (&String, FileId)| FileEntry {
+                name: name.clone(),
+                disk_bytes: tree.files[&file].disk_bytes(),
+            };
+            Ok(files.map(entry).collect())
+        })
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        let mut state = self.0.lock();
+        state.call(if mode == OpenMode::New { Call::Name } else { Call::Read })?;
+        let found = state.file_at(path);
+        let file = match (mode, found) {
+            (OpenMode::New, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (OpenMode::New, Err(_)) => {
+                let (dir, name) = split(path)?;
+                let file = state.next_file;
+                state.entries(&dir)?.insert(name.clone(), Node::File(file));
+                state.next_file += 1;
+                state.tree.files.insert(file, Blocks::default());
+                state.journal.push(Op::Create { dir, name, file });
+                file
+            }
+            (_, found) => found?,
+        };
+        Ok(Arc::new(SimFile { disk: self.clone(), file, writable: mode != OpenMode::ReadOnly }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.call(Call::Name)?;
+        state.file_at(path)?;
+        let (dir, name) = split(path)?;
+        state.entries(&dir)?.remove(&name);
+        state.journal.push(Op::Remove { dir, name });
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.call(Call::Name)?;
+        let file = state.file_at(from)?;
+        let ((dir, from), (to_dir, to)) = (split(from)?, split(to)?);
+        assert_eq!(dir, to_dir, "a store renames within a directory");
+        let entries = state.entries(&dir)?;
+        entries.remove(&from);
+        entries.insert(to.clone(), Node::File(file));
+        state.journal.push(Op::Rename { dir, from, to, file });
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.call(Call::Name)?;
+        let file = state.file_at(from)?;
+        if state.file_at(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (dir, name) = split(to)?;
+        state.entries(&dir)?.insert(name.clone(), Node::File(file));
+        state.journal.push(Op::Create { dir, name, file });
+        Ok(())
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        self.read(|_| Ok(SPACE))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.call(Call::Sync)?;
+        state.entries(dir)?;
+        if state.lie != Lie::DirSyncs {
+            state.journal.push(Op::SyncDir { dir: dir.to_path_buf() });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    disk: SimDisk,
+    dir: PathBuf,
+}
+
+impl DirLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.disk.0.lock().locked.remove(&self.dir);
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    file: FileId,
+    writable: bool,
+}
+
+impl SimFile {
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        change(&mut self.disk.0.lock())
+    }
+}
+
+impl StoreFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.read(|tree| Ok(tree.files[&self.file].len()))
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(|tree| match tree.files[&self.file].read(offset, out) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        })
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(|state| match state.call(Call::Write) {
+            Ok(()) => {
+                state.write(self.file, offset, data);
+                Ok(())
+            }
+            Err(error) => {
+                // A write that fails has often done a part of its work.
+                state.write(self.file, offset, &data[..data.len() / 2]);
+                Err(error)
+            }
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(|state| {
+            state.call(Call::Write)?;
+            state.blocks(self.file).set_len(len);
+            state.journal.push(Op::SetLen { file: self.file, len });
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        std::thread::sleep(SYNC_DURATION);
+        self.change(|state| {
+            if let Err(error) = state.call(Call::Sync) {
+                state.fail_sync(self.file);
+                return Err(error);
+            }
+            if state.lie != Lie::Syncs {
+                state.journal.push(Op::Sync { file: self.file });
+            }
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
+        self.change(|state| state.call(Call::Grow))
+    }
+
+    fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.change(|state| {
+            state.call(Call::Write)?;
+            state.blocks(self.file).zero(offset, bytes);
+            state.journal.push(Op::Release { file: self.file, offset, bytes });
+            Ok(())
+        })
+    }
+}

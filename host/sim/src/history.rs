@@ -1,0 +1,150 @@
+//! What was asked of a store and what it answered, with positions in the disk's journal.
+//!
+//! Owns the question what may be there after a cut ([`Era::expected_at`]); `invariants` has the promises about it.
+//!
+//! Start at [`Era`].
+
+use std::collections::BTreeMap;
+
+use protocol::PartitionId;
+use storage::{Commit, CommitError};
+
+use crate::model::{Batch, Model};
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It is durable. Commits of one group share the sequence.
+    Acked {
+        /// Its place.
+        sequence: u64,
+    },
+    /// Nobody knows, until the store is opened again or takes a later one.
+    Failed,
+    /// Nothing of it was written.
+    Refused(String),
+}
+
+impl Answer {
+    /// What a store said.
+    #[must_use]
+    pub fn of(result: Result<storage::CommitReceipt, CommitError>) -> Answer {
+        match result {
+            Ok(receipt) => Answer::Acked { sequence: receipt.sequence },
+            Err(CommitError::Failed { .. }) => Answer::Failed,
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+}
+
+/// A commit that was handed to a store.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Which; also in its marker row.
+    pub number: u64,
+    /// The commit.
+    pub commit: Commit,
+    /// The batches of its appends, one each.
+    pub batches: Vec<Batch>,
+    /// The journal's position just before.
+    pub at: usize,
+    /// The answer, and the journal's position just after.
+    pub answer: Option<(usize, Answer)>,
+}
+
+/// What a reader was shown of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The journal's position just after.
+    pub at: usize,
+    /// Which partition.
+    pub id: PartitionId,
+    /// Its log start.
+    pub log_start: u64,
+    /// Its high watermark.
+    pub high_watermark: u64,
+}
+
+/// A round of retention: it moves log starts by commits of its own.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// The journal's position before it.
+    pub begun_at: usize,
+    /// Log starts after it.
+    pub log_starts: BTreeMap<PartitionId, u64>,
+}
+
+/// One life of a store, from an opening on.
+#[derive(Debug, Clone)]
+pub struct Era {
+    /// The journal's position at which the store was open, and all of `base` shown.
+    pub opened_at: usize,
+    /// What was there then.
+    pub base: Model,
+    /// What was submitted since, in order.
+    pub commits: Vec<Submitted>,
+    /// What was shown since.
+    pub shown: Vec<Shown>,
+    /// Rounds of retention since.
+    pub rounds: Vec<Round>,
+}
+
+/// What is known of a commit at a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was acknowledged before.
+    Acked,
+    /// It was on its way, and would have been acknowledged.
+    OnItsWay,
+    /// It had failed, or was about to.
+    Failed,
+}
+
+/// What may be there after a cut.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// What is there in any case.
+    pub base: Model,
+    /// What may be there, in order, and what must.
+    pub commits: Vec<(Submitted, Fate)>,
+    /// What was shown of partitions before the cut.
+    pub shown: BTreeMap<PartitionId, Shown>,
+    /// How far retention may have moved log starts.
+    pub log_starts_max: BTreeMap<PartitionId, u64>,
+}
+
+impl Era {
+    /// A life that begins with this.
+    #[must_use]
+    pub fn new(opened_at: usize, base: Model) -> Era {
+        Era { opened_at, base, commits: Vec::new(), shown: Vec::new(), rounds: Vec::new() }
+    }
+
+    /// What may be there after a cut at a position of the journal.
+    #[must_use]
+    pub fn expected_at(&self, cut: usize) -> Expected {
+        let submitted = self.commits.iter().filter(|submitted| submitted.at < cut);
+        let fate = |submitted: &Submitted| match &submitted.answer {
+            Some((at, Answer::Acked { .. })) if *at <= cut => Some(Fate::Acked),
+            Some((_, Answer::Acked { .. })) => Some(Fate::OnItsWay),
+            Some((_, Answer::Failed)) => Some(Fate::Failed),
+            Some((_, Answer::Refused(_))) => None,
+            None => unreachable!("every commit is answered before a history is looked at"),
+        };
+        let commits = submitted.filter_map(|submitted| Some((submitted.clone(), fate(submitted)?))).collect();
+        let mut shown = BTreeMap::<PartitionId, Shown>::new();
+        for now in self.shown.iter().filter(|shown| shown.at <= cut) {
+            let before = shown.entry(now.id).or_insert(*now);
+            before.log_start = before.log_start.max(now.log_start);
+            before.high_watermark = before.high_watermark.max(now.high_watermark);
+        }
+        let mut log_starts_max = BTreeMap::new();
+        for round in self.rounds.iter().filter(|round| round.begun_at < cut) {
+            for (id, log_start) in &round.log_starts {
+                let max = log_starts_max.entry(*id).or_insert(*log_start);
+                *max = *log_start.max(max);
+            }
+        }
+        Expected { base: self.base.clone(), commits, shown, log_starts_max }
+    }
+}

@@ -1,0 +1,165 @@
+//! `weir-sim`: runs seeds until one breaks a promise, or time is up.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, Subcommand};
+use sim::{
+    disk::Tree,
+    run::{Failure, RunOptions, run_seed},
+    tally::Tally,
+};
+
+/// A seed that takes longer hangs.
+const SEED_DURATION_MAX: Duration = Duration::from_secs(120);
+
+#[derive(Parser)]
+#[command(about = "Power cuts and disk faults on the real store, in memory")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds
+    Run {
+        /// First and last seed, as in `1..1000`
+        #[arg(long, default_value = "1..1000000")]
+        seeds: String,
+        /// Stops after this time
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Goes on after a violation, so many times
+        #[arg(long, default_value_t = 0)]
+        keep_going: usize,
+    },
+    /// Runs one seed again, and again: threads take turns as they like
+    Replay {
+        /// Which
+        #[arg(long)]
+        seed: u64,
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+        /// Writes the files that were left by the last cut into this directory
+        #[arg(long)]
+        save: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { seeds, seconds, keep_going } => run(&seeds, seconds.map(Duration::from_secs), keep_going),
+        Command::Replay { seed, times, save } => replay(seed, times, save),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it ran is for people; nothing simulated depends on it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn run(seeds: &str, at_most: Option<Duration>, mut keep_going: usize) -> ExitCode {
+    let Some((first, last)) = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))) else {
+        eprintln!("`{seeds}` is not a range of seeds; write `1..1000`");
+        return ExitCode::FAILURE;
+    };
+    let begun = now();
+    let mut total = Tally::default();
+    let mut failures = 0;
+    let mut told = 0;
+    let mut done = 0;
+    for seed in first..=last {
+        if at_most.is_some_and(|at_most| begun.elapsed() > at_most) {
+            break;
+        }
+        let failure = run_watched(seed, &mut total);
+        done += 1;
+        let seconds = begun.elapsed().as_secs();
+        if seconds >= told + 5 {
+            told = seconds;
+            eprintln!("seed {seed}: {} cuts in {seconds} s", total.cuts);
+        }
+        if let Some(failure) = failure {
+            print_failure(seed, &failure);
+            failures += 1;
+            if keep_going == 0 {
+                return ExitCode::FAILURE;
+            }
+            keep_going -= 1;
+        }
+    }
+    println!("{done} seeds, {} cuts in {:.1} s, {failures} failures", total.cuts, begun.elapsed().as_secs_f64());
+    for (what, count) in total.counts() {
+        println!("{count:>8}  {what}");
+    }
+    let never = total.never();
+    // A short run gets into few corners.
+    if done >= 300 && !never.is_empty() {
+        eprintln!("these never happened: {never:?}");
+        return ExitCode::FAILURE;
+    }
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a seed on a thread of its own, so that one that hangs is noticed.
+fn run_watched(seed: u64, total: &mut Tally) -> Option<Box<Failure>> {
+    let (sender, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut tally = Tally::default();
+        let failure = run_seed(seed, RunOptions::default(), &mut tally).err();
+        let _ = sender.send((tally, failure));
+    });
+    match result.recv_timeout(SEED_DURATION_MAX) {
+        Ok((tally, failure)) => {
+            total.add(&tally);
+            failure
+        }
+        Err(_) => {
+            eprintln!("seed {seed} hangs, or panicked");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn print_failure(seed: u64, failure: &Failure) {
+    println!("VIOLATION in seed {seed}: {}", failure.violation);
+    failure.cuts.iter().for_each(|cut| println!("  {cut}"));
+    println!("  again: weir-sim replay --seed {seed}");
+}
+
+fn replay(seed: u64, times: usize, save: Option<PathBuf>) -> ExitCode {
+    let mut tally = Tally::default();
+    for _ in 0..times {
+        let Some(failure) = run_watched(seed, &mut tally) else { continue };
+        print_failure(seed, &failure);
+        if let Some((dir, tree)) = save.zip(failure.disk) {
+            match save_tree(&tree, &dir) {
+                Ok(()) => println!("  files: {}", dir.display()),
+                Err(error) => eprintln!("failed to write `{}`: {error}", dir.display()),
+            }
+        }
+        return ExitCode::FAILURE;
+    }
+    println!("seed {seed} kept every promise, {times} times");
+    ExitCode::SUCCESS
+}
+
+fn save_tree(tree: &Tree, to: &std::path::Path) -> std::io::Result<()> {
+    for (dir, entries) in &tree.dirs {
+        let dir = to.join(dir.strip_prefix("/").unwrap_or(dir));
+        std::fs::create_dir_all(&dir)?;
+        for (name, node) in entries {
+            let Some(blocks) = node.file().and_then(|file| tree.files.get(&file)) else { continue };
+            let mut bytes = vec![0; blocks.len() as usize];
+            blocks.read(0, &mut bytes);
+            std::fs::write(dir.join(name), bytes)?;
+        }
+    }
+    Ok(())
+}

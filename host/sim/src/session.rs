@@ -1,0 +1,281 @@
+//! A store on a simulated disk, and everything that is asked of it, with the history of both.
+//!
+//! Owns the numbering of commits and the waiting for answers. What to ask is `workload`'s matter.
+//!
+//! Start at [`Session::submit`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use storage::{Clock, Commit, StateChange, Store, StoreOptions};
+
+use crate::{
+    disk::SimDisk,
+    history::{Answer, Era, Expected, Round, Shown, Submitted},
+    invariants::{self, Violation},
+    model::{Batch, MARKER_KEY, MARKER_TABLE, Model},
+    observed::Observed,
+    rng::Rng,
+    tally::Tally,
+    threads::QuietProber,
+};
+
+/// How long an answer may take. Nothing here waits for anything slow.
+const ANSWER_DURATION_MAX: Duration = Duration::from_secs(30);
+
+/// Where a store takes the time from: each look at it is a millisecond later.
+#[derive(Debug, Default)]
+pub struct SimClock(AtomicI64);
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn random_id(&self) -> [u8; 16] {
+        *b"a simulated one!"
+    }
+}
+
+/// A stretch of the journal in which something went on.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// What.
+    pub what: &'static str,
+    /// The journal's position before it.
+    pub begun_at: usize,
+    /// And after.
+    pub ended_at: usize,
+}
+
+/// A store at work.
+pub struct Session {
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Where on it.
+    pub dir: PathBuf,
+    /// Its sizes.
+    pub options: StoreOptions,
+    /// Its lives that are over.
+    pub eras: Vec<Era>,
+    /// The one that goes on.
+    pub era: Era,
+    /// What it should look like when all that was submitted goes well.
+    pub projected: Model,
+    /// The number of the next commit.
+    pub next_number: u64,
+    /// What went on when.
+    pub spans: Vec<Span>,
+    /// A commit did not go well since this was last looked at.
+    pub stumbled: bool,
+    store: Option<Store>,
+    waiting: usize,
+    sender: mpsc::Sender<(u64, usize, Answer)>,
+    answers: mpsc::Receiver<(u64, usize, Answer)>,
+}
+
+/// Options for a disk.
+#[must_use]
+pub fn on_disk(disk: &SimDisk, options: &StoreOptions) -> StoreOptions {
+    StoreOptions {
+        file_system: Arc::new(disk.clone()),
+        clock: Arc::new(SimClock::default()),
+        prober: Arc::new(QuietProber),
+        ..options.clone()
+    }
+}
+
+impl Session {
+    /// Makes a new store.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn begin(disk: SimDisk, dir: &Path, options: &StoreOptions) -> Result<Session, Violation> {
+        let store = invariants::opens(dir, on_disk(&disk, options))?;
+        Ok(Session::resume(disk, dir, options, store, Model::default(), 1))
+    }
+
+    /// Goes on with a store that is open, and all of `base` in it.
+    #[must_use]
+    pub fn resume(
+        disk: SimDisk,
+        dir: &Path,
+        options: &StoreOptions,
+        store: Store,
+        base: Model,
+        next_number: u64,
+    ) -> Session {
+        let (sender, answers) = mpsc::channel();
+        Session {
+            era: Era::new(disk.position(), base.clone()),
+            eras: Vec::new(),
+            projected: base,
+            disk,
+            dir: dir.to_path_buf(),
+            options: options.clone(),
+            next_number,
+            spans: Vec::new(),
+            stumbled: false,
+            store: Some(store),
+            waiting: 0,
+            sender,
+            answers,
+        }
+    }
+
+    /// The store.
+    ///
+    /// # Panics
+    /// When it could not be opened again.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        self.store.as_ref().expect("a session has a store between its calls")
+    }
+
+    /// Hands in a commit, with its marker.
+    pub fn submit(&mut self, mut commit: Commit, batches: Vec<Batch>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let (key, value) = (Bytes::from_static(MARKER_KEY), Some(Bytes::from(number.to_string())));
+        commit.state.push(StateChange { table: MARKER_TABLE, key, value });
+        self.projected.apply(&commit, &batches);
+        let at = self.disk.position();
+        self.era.commits.push(Submitted { number, commit: commit.clone(), batches, at, answer: None });
+        self.waiting += 1;
+        let (disk, sender) = (self.disk.clone(), self.sender.clone());
+        let done = move |result| drop(sender.send((number, disk.position(), Answer::of(result))));
+        self.store().submit(commit, Box::new(done));
+    }
+
+    /// Waits until no more than so many commits have no answer.
+    ///
+    /// # Errors
+    /// When an answer does not come.
+    pub fn wait(&mut self, waiting_max: usize) -> Result<(), Violation> {
+        while self.waiting > waiting_max {
+            let answer = self.answers.recv_timeout(ANSWER_DURATION_MAX);
+            let Ok((number, at, answer)) = answer else {
+                let what = match invariants::no_panics() {
+                    Err(panic) => panic.what,
+                    Ok(()) => "a commit is not answered".into(),
+                };
+                return Err(Violation::new("serves", what));
+            };
+            self.waiting -= 1;
+            self.stumbled |= !matches!(answer, Answer::Acked { .. });
+            let submitted = self.era.commits.iter_mut().rev().find(|submitted| submitted.number == number);
+            submitted.expect("answers are to commits that were submitted").answer = Some((at, answer));
+        }
+        if self.stumbled && self.waiting == 0 {
+            self.projected = self.acked();
+        }
+        Ok(())
+    }
+
+    /// What was acknowledged.
+    fn acked(&self) -> Model {
+        let mut model = self.era.base.clone();
+        for Submitted { commit, batches, answer, .. } in &self.era.commits {
+            if matches!(answer, Some((_, Answer::Acked { .. }))) {
+                model.apply(commit, batches);
+            }
+        }
+        model
+    }
+
+    /// Looks where partitions stand, as a reader would.
+    pub fn show(&mut self) {
+        let places = self.store().partitions();
+        let at = self.disk.position();
+        self.era.shown.extend(places.into_iter().map(|(id, place)| Shown {
+            at,
+            id,
+            log_start: place.log_start_offset.0,
+            high_watermark: place.high_watermark.0,
+        }));
+    }
+
+    /// Runs something that is noted as a span.
+    pub fn during<R>(&mut self, what: &'static str, run: impl FnOnce(&Store) -> R) -> R {
+        let begun_at = self.disk.position();
+        let result = run(self.store());
+        self.spans.push(Span { what, begun_at, ended_at: self.disk.position() });
+        result
+    }
+
+    /// A round of retention.
+    pub fn retain(&mut self, now_ms: i64) -> bool {
+        let begun_at = self.disk.position();
+        let done = self.during("retention", |store| store.run_retention(now_ms).is_ok());
+        let places = self.store().partitions();
+        let log_starts = places.into_iter().map(|(id, place)| (id, place.log_start_offset.0)).collect();
+        self.era.rounds.push(Round { begun_at, log_starts });
+        done
+    }
+
+    /// Compares everything with what may be there now.
+    ///
+    /// # Errors
+    /// The first promise that was not kept.
+    pub fn check(&mut self, rng: &mut Rng) -> Result<Model, Violation> {
+        self.wait(0)?;
+        let observed = Observed::of(self.store(), rng)?;
+        invariants::check(&self.expected(), &observed)
+    }
+
+    fn expected(&self) -> Expected {
+        self.era.expected_at(usize::MAX)
+    }
+
+    /// Closes the store and opens it again; what is there then is the base of its next life.
+    ///
+    /// # Errors
+    /// When it does not, or something else is there.
+    pub fn reopen(&mut self, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        self.wait(0)?;
+        let hit_before = self.disk.faults_hit();
+        let store = self.store.take().expect("a session has a store between its calls");
+        let begun_at = self.disk.position();
+        let closed = invariants::closes(store);
+        if self.disk.faults_hit() == hit_before {
+            closed?;
+        }
+        let mut opened = invariants::opens(&self.dir, on_disk(&self.disk, &self.options));
+        if self.disk.faults_hit() > hit_before && opened.is_err() {
+            tally.note("a fault kept it from opening");
+            self.disk.set_faults(None);
+            opened = invariants::opens(&self.dir, on_disk(&self.disk, &self.options));
+        }
+        self.store = Some(opened?);
+        self.spans.push(Span { what: "reopening", begun_at, ended_at: self.disk.position() });
+        let opened_at = self.disk.position();
+        self.disk.set_faults(None);
+        let base = self.check(rng)?;
+        self.projected = base.clone();
+        self.eras.push(std::mem::replace(&mut self.era, Era::new(opened_at, base)));
+        Ok(())
+    }
+
+    /// Closes the store for good; its lives, oldest first.
+    ///
+    /// # Errors
+    /// When it does not close.
+    pub fn end(mut self) -> Result<(Vec<Era>, Vec<Span>), Violation> {
+        self.wait(0)?;
+        let store = self.store.take().expect("a session has a store between its calls");
+        let begun_at = self.disk.position();
+        invariants::closes(store)?;
+        self.spans.push(Span { what: "closing", begun_at, ended_at: self.disk.position() });
+        let mut eras = std::mem::take(&mut self.eras);
+        eras.push(self.era);
+        Ok((eras, self.spans))
+    }
+}
