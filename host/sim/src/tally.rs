@@ -24,7 +24,6 @@ pub const SOMETIMES: &[&str] = &[
     "writes were lost",
     "names were lost",
     "an index file was missing",
-    "the state file was missing",
     "the state was behind",
     "a partition had been deleted",
     "a log start had moved",

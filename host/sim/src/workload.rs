@@ -97,6 +97,9 @@ impl Workload {
     }
 
     fn step(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        if self.faulty && rng.percent(15) {
+            session.disk.set_faults(Some(faults(rng)));
+        }
         match rng.below(100) {
             0..70 => {
                 let (commit, batches) = self.commit(session, rng);
@@ -107,25 +110,42 @@ impl Workload {
                 // Commits before and behind it are on their way meanwhile.
                 let _ = session.during("rolling", |store| store.roll());
             }
-            76..80 => drop(session.retain(rng.below(session.next_number as usize + 200) as i64)),
+            76..80 => {
+                let now_ms = rng.below(session.next_number as usize + 200) as i64;
+                let round = session.start("retention", move |store| drop(store.run_retention(now_ms)));
+                self.meanwhile(session, rng)?;
+                session.finish(round);
+            }
             80..88 => {
                 let mut steps = if rng.percent(60) { usize::MAX } else { rng.below(6) };
-                let report = session.during("cleaning", |store| {
+                let round = session.start("cleaning", move |store| {
                     store.clean(0, &mut |_| {
                         steps = steps.saturating_sub(1);
                         steps > 0
                     })
                 });
-                if let Ok(report) = report {
+                self.meanwhile(session, rng)?;
+                if let Some(Ok(report)) = session.finish(round) {
                     tally.note_if("a segment was rewritten", report.segments_rewritten > 0);
                     tally.note_if("the cleaner was stopped", report.stopped);
                 }
             }
             88..94 => session.show(),
             94..96 => session.reopen(rng, tally)?,
-            96..98 => drop(session.check(rng)?),
-            _ if self.faulty => session.disk.set_faults(Some(faults(rng))),
-            _ => {}
+            _ => drop(session.check(rng)?),
+        }
+        Ok(())
+    }
+
+    /// Commits while something else goes on.
+    fn meanwhile(&mut self, session: &mut Session, rng: &mut Rng) -> Result<(), Violation> {
+        for _ in 0..rng.below(6) {
+            if session.stumbled {
+                break;
+            }
+            let (commit, batches) = self.commit(session, rng);
+            session.submit(commit, batches);
+            session.wait(self.in_flight_max)?;
         }
         Ok(())
     }
