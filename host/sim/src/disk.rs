@@ -103,7 +103,7 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    begun_with: Tree,
+    begun_with: Durable,
     tree: Tree,
     next_file: FileId,
     journal: Vec<Op>,
@@ -118,9 +118,16 @@ impl SimDisk {
     /// A disk on which a tree is, durably.
     #[must_use]
     pub fn new(tree: Tree, seed: u64) -> SimDisk {
-        let next_file = tree.files.keys().next_back().map_or(1, |last| last + 1);
+        let durable = Durable::of(&tree);
+        SimDisk::after_kill(tree, durable, seed)
+    }
+
+    /// A disk that runs on while programs come and go: what it shows, and what of that is durable.
+    #[must_use]
+    pub fn after_kill(tree: Tree, durable: Durable, seed: u64) -> SimDisk {
+        let next_file = durable.files().max().map_or(1, |last| last + 1);
         SimDisk(Arc::new(Mutex::new(State {
-            begun_with: tree.clone(),
+            begun_with: durable,
             tree,
             next_file,
             journal: Vec::new(),
@@ -164,7 +171,7 @@ impl SimDisk {
 
     /// What the disk began with, and what was done since.
     #[must_use]
-    pub fn history(&self) -> (Tree, Vec<Op>) {
+    pub fn history(&self) -> (Durable, Vec<Op>) {
         let state = self.0.lock();
         (state.begun_with.clone(), state.journal.clone())
     }
@@ -216,7 +223,7 @@ impl State {
         let seed = self.rng.number();
         self.journal.push(Op::SyncFailed { file, seed });
         if evict {
-            let mut durable = Durable::of(&self.begun_with);
+            let mut durable = self.begun_with.clone();
             self.journal.iter().for_each(|op| durable.step(op));
             let len = self.blocks(file).len();
             let mut blocks = durable.content(file);

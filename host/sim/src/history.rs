@@ -70,8 +70,8 @@ pub struct Shown {
 pub struct Round {
     /// The journal's position before it.
     pub begun_at: usize,
-    /// Log starts after it.
-    pub log_starts: BTreeMap<PartitionId, u64>,
+    /// Log starts after it; `None` when it did not go well, so that nobody knows how far they may have moved.
+    pub log_starts: Option<BTreeMap<PartitionId, u64>>,
 }
 
 /// One life of a store, from an opening on.
@@ -109,8 +109,16 @@ pub struct Expected {
     pub commits: Vec<(Submitted, Fate)>,
     /// What was shown of partitions before the cut.
     pub shown: BTreeMap<PartitionId, Shown>,
-    /// How far retention may have moved log starts.
-    pub log_starts_max: BTreeMap<PartitionId, u64>,
+    /// How far each round of retention may have moved log starts.
+    pub rounds: Vec<Round>,
+}
+
+impl Round {
+    /// How far it may have moved a log start. Of a partition that was deleted meanwhile nobody knows.
+    #[must_use]
+    pub fn log_start_max(&self, id: PartitionId) -> u64 {
+        self.log_starts.as_ref().and_then(|log_starts| log_starts.get(&id)).copied().unwrap_or(u64::MAX)
+    }
 }
 
 impl Era {
@@ -138,13 +146,7 @@ impl Era {
             before.log_start = before.log_start.max(now.log_start);
             before.high_watermark = before.high_watermark.max(now.high_watermark);
         }
-        let mut log_starts_max = BTreeMap::new();
-        for round in self.rounds.iter().filter(|round| round.begun_at < cut) {
-            for (id, log_start) in &round.log_starts {
-                let max = log_starts_max.entry(*id).or_insert(*log_start);
-                *max = *log_start.max(max);
-            }
-        }
-        Expected { base: self.base.clone(), commits, shown, log_starts_max }
+        let rounds = self.rounds.iter().filter(|round| round.begun_at < cut).cloned().collect();
+        Expected { base: self.base.clone(), commits, shown, rounds }
     }
 }

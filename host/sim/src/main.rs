@@ -138,16 +138,24 @@ fn replay(seed: u64, times: usize, save: Option<PathBuf>) -> ExitCode {
     for _ in 0..times {
         let Some(failure) = run_watched(seed, &mut tally) else { continue };
         print_failure(seed, &failure);
-        if let Some((dir, tree)) = save.zip(failure.disk) {
-            match save_tree(&tree, &dir) {
-                Ok(()) => println!("  files: {}", dir.display()),
-                Err(error) => eprintln!("failed to write `{}`: {error}", dir.display()),
+        if let Some(dir) = save {
+            match save_failure(&failure, &dir) {
+                Ok(()) => println!("  files and journals: {}", dir.display()),
+                Err(error) => eprintln!("failed to write to `{}`: {error}", dir.display()),
             }
         }
         return ExitCode::FAILURE;
     }
     println!("seed {seed} kept every promise, {times} times");
     ExitCode::SUCCESS
+}
+
+fn save_failure(failure: &Failure, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for (number, journal) in failure.journals.iter().enumerate() {
+        std::fs::write(to.join(format!("journal-{}", number + 1)), journal.join("\n"))?;
+    }
+    failure.disk.as_ref().map_or(Ok(()), |tree| save_tree(tree, to))
 }
 
 fn save_tree(tree: &Tree, to: &std::path::Path) -> std::io::Result<()> {

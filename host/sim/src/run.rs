@@ -8,7 +8,7 @@ use storage::{Store, StoreOptions};
 
 use crate::{
     disk::{Cut, Damage, Durable, FaultKind, Lie, Loss, Op, SimDisk, Tree},
-    history::{Answer, Era, Expected, Fate},
+    history::{Answer, Era, Expected, Fate, Submitted},
     invariants::{self, Violation},
     model::Model,
     observed::Observed,
@@ -48,11 +48,13 @@ pub struct Failure {
     pub cuts: Vec<String>,
     /// The last disk that the store was opened on, if it was cut.
     pub disk: Option<Tree>,
+    /// What was done before each cut, a line each.
+    pub journals: Vec<Vec<String>>,
 }
 
 impl From<Violation> for Failure {
     fn from(violation: Violation) -> Self {
-        Failure { violation, cuts: Vec::new(), disk: None }
+        Failure { violation, cuts: Vec::new(), disk: None, journals: Vec::new() }
     }
 }
 
@@ -98,6 +100,25 @@ impl Lives<'_> {
         }
     }
 
+    /// A journal with what was asked and answered, for people.
+    fn told(&self, journal: &[Op]) -> Vec<String> {
+        let mut lines: Vec<(usize, String)> = journal.iter().map(Op::text).enumerate().collect();
+        for span in &self.spans {
+            lines.push((span.begun_at, format!("-- begin {}", span.what)));
+            lines.push((span.ended_at, format!("-- end {}", span.what)));
+        }
+        for era in &self.eras {
+            lines.push((era.opened_at, format!("-- open, at commit {:?}", era.base.marker())));
+            for Submitted { number, at, answer, .. } in &era.commits {
+                lines.push((*at, format!("-- submit {number}")));
+                lines.extend(answer.iter().map(|(at, answer)| (*at, format!("-- answer {number}: {answer:?}"))));
+            }
+        }
+        // What is noted at a position happened before the call at that position.
+        lines.sort_by_key(|(at, line)| (*at, !line.starts_with("--")));
+        lines.into_iter().map(|(at, line)| format!("{at:>6} {line}")).collect()
+    }
+
     fn is_open_at(&self, position: usize) -> bool {
         self.eras.first().is_some_and(|era| era.opened_at <= position)
     }
@@ -131,7 +152,7 @@ fn note_run(disk: &SimDisk, eras: &[Era], tally: &mut Tally) {
 #[expect(clippy::too_many_arguments, reason = "each is one thing")]
 fn cut_all(
     lives: &Lives<'_>,
-    begun_with: &Tree,
+    begun_with: &Durable,
     journal: &[Op],
     workload: &Workload,
     cuts: usize,
@@ -141,18 +162,30 @@ fn cut_all(
 ) -> Result<(), Box<Failure>> {
     let mut positions: Vec<usize> = (0..cuts).map(|_| position(journal, &lives.spans, rng)).collect();
     positions.sort_unstable();
-    let mut durable = Durable::of(begun_with);
+    let mut durable = begun_with.clone();
     let mut at = 0;
     for position in positions {
         journal[at..position].iter().for_each(|op| durable.step(op));
         at = position;
-        let cut = cut(rng);
-        let (tree, damage) = durable.crash(cut, rng);
-        note_cut(lives, position, &durable, damage, depth, tally);
-        let text = format!("cut {depth} at {position} of {}, {cut:?}", journal.len());
-        let result = check_cut(lives, position, tree.clone(), workload, depth, rng, tally);
+        // A program that is killed loses nothing, but what it left is not durable either.
+        let (disk, tree, text) = if rng.percent(20) {
+            let tree = durable.seen();
+            note_cut(lives, position, &durable, Damage::default(), depth, tally);
+            tally.note("killed");
+            let disk = SimDisk::after_kill(tree.clone(), durable.clone(), rng.number());
+            (disk, tree, format!("kill {depth} at {position} of {}", journal.len()))
+        } else {
+            let cut = cut(rng);
+            let (tree, damage) = durable.crash(cut, rng);
+            note_cut(lives, position, &durable, damage, depth, tally);
+            let disk = SimDisk::new(tree.clone(), rng.number());
+            (disk, tree, format!("cut {depth} at {position} of {}, {cut:?}", journal.len()))
+        };
+        note_files(&tree, tally);
+        let result = check_cut(lives, position, disk, workload, depth, rng, tally);
         result.map_err(|mut failure| {
             failure.cuts.insert(0, text);
+            failure.journals.insert(0, lives.told(&journal[..position]));
             if failure.disk.is_none() {
                 failure.disk = Some(tree);
             }
@@ -206,15 +239,13 @@ fn note_cut(lives: &Lives<'_>, position: usize, durable: &Durable, damage: Damag
 fn check_cut(
     lives: &Lives<'_>,
     position: usize,
-    tree: Tree,
+    disk: SimDisk,
     workload: &Workload,
     depth: usize,
     rng: &mut Rng,
     tally: &mut Tally,
 ) -> Result<(), Box<Failure>> {
     let expected = lives.expected_at(position);
-    note_files(&tree, tally);
-    let disk = SimDisk::new(tree, rng.number());
     let dir = Path::new(DIR);
     let options = &workload.options;
     let (store, opened_at) = open(&disk, dir, options).map_err(Failure::from)?;

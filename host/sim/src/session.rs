@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use storage::{Clock, Commit, StateChange, Store, StoreOptions};
+use storage::{Clock, Commit, RetentionReport, StateChange, Store, StoreOptions};
 
 use crate::{
     disk::SimDisk,
@@ -30,6 +30,12 @@ use crate::{
 
 /// How long an answer may take. Nothing here waits for anything slow.
 const ANSWER_DURATION_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a disk that healed serves again.
+const HEAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// At most so often: the store tries once a second.
+const HEALS_MAX: usize = 100;
 
 /// Where a store takes the time from: each look at it is a millisecond later.
 #[derive(Debug, Default)]
@@ -236,12 +242,16 @@ impl Session {
         let Round { what, begun_at, thread } = round;
         let result = thread.join().ok();
         self.spans.push(Span { what, begun_at, ended_at: self.disk.position() });
-        if what == "retention" {
-            let places = self.store().partitions();
-            let log_starts = places.into_iter().map(|(id, place)| (id, place.log_start_offset.0)).collect();
-            self.era.rounds.push(history::Round { begun_at, log_starts });
-        }
         result
+    }
+
+    /// [`Session::finish`], of a round of retention.
+    pub fn finish_retention<E>(&mut self, round: Round<Result<RetentionReport, E>>) {
+        let begun_at = round.begun_at;
+        let done = self.finish(round).is_some_and(|report| report.is_ok());
+        let places = self.store().partitions().into_iter();
+        let log_starts = done.then(|| places.map(|(id, place)| (id, place.log_start_offset.0)).collect());
+        self.era.rounds.push(history::Round { begun_at, log_starts });
     }
 
     /// Compares everything with what may be there now.
@@ -249,9 +259,17 @@ impl Session {
     /// # Errors
     /// The first promise that was not kept.
     pub fn check(&mut self, rng: &mut Rng) -> Result<Model, Violation> {
+        self.disk.set_faults(None);
         self.wait(0)?;
-        let observed = Observed::of(self.store(), rng)?;
-        invariants::check(&self.expected(), &observed)
+        let hit = self.disk.faults_hit() > 0;
+        for _ in 0..HEALS_MAX {
+            match Observed::of(self.store(), rng) {
+                // A state that could not be written or read is made anew some time after the disk healed.
+                Err(violation) if hit && violation.promise == "state" => std::thread::sleep(HEAL_INTERVAL),
+                observed => return invariants::check(&self.expected(), &observed?),
+            }
+        }
+        Err(Violation::new("serves", "the state cannot be read any more after a fault that is over"))
     }
 
     fn expected(&self) -> Expected {

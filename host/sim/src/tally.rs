@@ -17,6 +17,7 @@ pub const SOMETIMES: &[&str] = &[
     "a segment was unlinked",
     "a segment was rewritten",
     "the cleaner was stopped",
+    "killed",
     "cut while cleaning",
     "cut while retaining",
     "cut while closing or opening",

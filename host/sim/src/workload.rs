@@ -107,14 +107,17 @@ impl Workload {
                 return session.wait(self.in_flight_max);
             }
             70..76 => {
+                if self.faulty && rng.percent(40) {
+                    session.disk.set_faults(Some(Faults { after: rng.within(0..=12), ..faults(rng) }));
+                }
                 // Commits before and behind it are on their way meanwhile.
                 let _ = session.during("rolling", |store| store.roll());
             }
             76..80 => {
                 let now_ms = rng.below(session.next_number as usize + 200) as i64;
-                let round = session.start("retention", move |store| drop(store.run_retention(now_ms)));
+                let round = session.start("retention", move |store| store.run_retention(now_ms));
                 self.meanwhile(session, rng)?;
-                session.finish(round);
+                session.finish_retention(round);
             }
             80..88 => {
                 let mut steps = if rng.percent(60) { usize::MAX } else { rng.below(6) };
@@ -130,8 +133,8 @@ impl Workload {
                     tally.note_if("the cleaner was stopped", report.stopped);
                 }
             }
-            88..94 => session.show(),
-            94..96 => session.reopen(rng, tally)?,
+            88..93 => session.show(),
+            93..97 => session.reopen(rng, tally)?,
             _ => drop(session.check(rng)?),
         }
         Ok(())

@@ -184,7 +184,19 @@ impl Durable {
         (tree, damage)
     }
 
-    /// What programs see.
+    /// What a program sees after another one was killed: the machine runs on, and nothing is lost but what a failed sync
+    /// dropped and the machine forgot.
+    #[must_use]
+    pub fn seen(&self) -> Tree {
+        self.crash(Cut { bytes: Some(Loss::None), names: Loss::None }, &mut Rng::new(0)).0
+    }
+
+    /// Every file there ever was.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        self.files.keys().copied()
+    }
+
+    /// What is durable of a file.
     #[must_use]
     pub fn content(&self, id: FileId) -> Blocks {
         self.files[&id].synced.clone()

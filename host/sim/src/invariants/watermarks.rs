@@ -9,7 +9,8 @@ pub(super) fn check(expected: &Expected, model: &Model, observed: &Observed) -> 
         let shown = expected.shown.get(id);
         let log_start_min = shown.map_or(0, |shown| shown.log_start).max(log.log_start);
         let high_watermark_min = shown.map_or(0, |shown| shown.high_watermark);
-        let log_start_max = expected.log_starts_max.get(id).copied().unwrap_or(0).max(log_start_min);
+        let by_retention = expected.rounds.iter().map(|round| round.log_start_max(*id)).max().unwrap_or(0);
+        let log_start_max = by_retention.max(log_start_min);
         if seen.log_start < log_start_min || seen.log_start > log_start_max {
             let range = format!("[{log_start_min}, {log_start_max}]");
             return Err(Violation::new("watermarks", format!("log start of partition {id} is {}, not in {range}", seen.log_start)));
