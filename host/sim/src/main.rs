@@ -1,13 +1,13 @@
 //! `weir-sim`: runs seeds until one breaks a promise, or time is up.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use sim::{
     disk::Tree,
     run::{Failure, RunOptions, run_seed},
@@ -37,6 +37,11 @@ enum Command {
         /// Goes on after a violation, so many times
         #[arg(long, default_value_t = 0)]
         keep_going: usize,
+        /// Writes what led to each violation into a directory of this one
+        #[arg(long)]
+        save: Option<PathBuf>,
+        #[command(flatten)]
+        without: Without,
     },
     /// Runs one seed again, and again: threads take turns as they like
     Replay {
@@ -46,16 +51,41 @@ enum Command {
         /// How often
         #[arg(long, default_value_t = 10)]
         times: usize,
-        /// Writes the files that were left by the last cut into this directory
+        /// Writes what led to the violation into a directory of this one
         #[arg(long)]
         save: Option<PathBuf>,
+        #[command(flatten)]
+        without: Without,
     },
+}
+
+/// What is left out of a run, so that the rest shows.
+#[derive(Args, Clone, Copy)]
+struct Without {
+    /// Kills no program
+    #[arg(long)]
+    no_kills: bool,
+    /// Lets no call to the disk fail
+    #[arg(long)]
+    no_faults: bool,
+    /// Lets the store make its directory
+    #[arg(long)]
+    makes_dir: bool,
+}
+
+impl Without {
+    fn options(self) -> RunOptions {
+        let Without { no_kills, no_faults, makes_dir } = self;
+        RunOptions { kills: !no_kills, faults: !no_faults, makes_dir, ..RunOptions::default() }
+    }
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { seeds, seconds, keep_going } => run(&seeds, seconds.map(Duration::from_secs), keep_going),
-        Command::Replay { seed, times, save } => replay(seed, times, save),
+        Command::Run { seeds, seconds, keep_going, save, without } => {
+            run(&seeds, seconds.map(Duration::from_secs), keep_going, save.as_deref(), without.options())
+        }
+        Command::Replay { seed, times, save, without } => replay(seed, times, save.as_deref(), without.options()),
     }
 }
 
@@ -64,7 +94,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn run(seeds: &str, at_most: Option<Duration>, mut keep_going: usize) -> ExitCode {
+fn run(
+    seeds: &str,
+    at_most: Option<Duration>,
+    mut keep_going: usize,
+    save: Option<&Path>,
+    options: RunOptions,
+) -> ExitCode {
     let Some((first, last)) = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))) else {
         eprintln!("`{seeds}` is not a range of seeds; write `1..1000`");
         return ExitCode::FAILURE;
@@ -78,7 +114,7 @@ fn run(seeds: &str, at_most: Option<Duration>, mut keep_going: usize) -> ExitCod
         if at_most.is_some_and(|at_most| begun.elapsed() > at_most) {
             break;
         }
-        let failure = run_watched(seed, &mut total);
+        let failure = run_watched(seed, options, &mut total);
         done += 1;
         let seconds = begun.elapsed().as_secs();
         if seconds >= told + 5 {
@@ -86,7 +122,7 @@ fn run(seeds: &str, at_most: Option<Duration>, mut keep_going: usize) -> ExitCod
             eprintln!("seed {seed}: {} cuts in {seconds} s", total.cuts);
         }
         if let Some(failure) = failure {
-            print_failure(seed, &failure);
+            print_failure(seed, &failure, save);
             failures += 1;
             if keep_going == 0 {
                 return ExitCode::FAILURE;
@@ -108,11 +144,11 @@ fn run(seeds: &str, at_most: Option<Duration>, mut keep_going: usize) -> ExitCod
 }
 
 /// Runs a seed on a thread of its own, so that one that hangs is noticed.
-fn run_watched(seed: u64, total: &mut Tally) -> Option<Box<Failure>> {
+fn run_watched(seed: u64, options: RunOptions, total: &mut Tally) -> Option<Box<Failure>> {
     let (sender, result) = mpsc::channel();
     std::thread::spawn(move || {
         let mut tally = Tally::default();
-        let failure = run_seed(seed, RunOptions::default(), &mut tally).err();
+        let failure = run_seed(seed, options, &mut tally).err();
         let _ = sender.send((tally, failure));
     });
     match result.recv_timeout(SEED_DURATION_MAX) {
@@ -127,30 +163,29 @@ fn run_watched(seed: u64, total: &mut Tally) -> Option<Box<Failure>> {
     }
 }
 
-fn print_failure(seed: u64, failure: &Failure) {
+fn print_failure(seed: u64, failure: &Failure, save: Option<&Path>) {
     println!("VIOLATION in seed {seed}: {}", failure.violation);
     failure.cuts.iter().for_each(|cut| println!("  {cut}"));
     println!("  again: weir-sim replay --seed {seed}");
+    let Some(dir) = save.map(|dir| dir.join(seed.to_string())) else { return };
+    match save_failure(failure, &dir) {
+        Ok(()) => println!("  files and journals: {}", dir.display()),
+        Err(error) => eprintln!("failed to write to `{}`: {error}", dir.display()),
+    }
 }
 
-fn replay(seed: u64, times: usize, save: Option<PathBuf>) -> ExitCode {
+fn replay(seed: u64, times: usize, save: Option<&Path>, options: RunOptions) -> ExitCode {
     let mut tally = Tally::default();
     for _ in 0..times {
-        let Some(failure) = run_watched(seed, &mut tally) else { continue };
-        print_failure(seed, &failure);
-        if let Some(dir) = save {
-            match save_failure(&failure, &dir) {
-                Ok(()) => println!("  files and journals: {}", dir.display()),
-                Err(error) => eprintln!("failed to write to `{}`: {error}", dir.display()),
-            }
-        }
+        let Some(failure) = run_watched(seed, options, &mut tally) else { continue };
+        print_failure(seed, &failure, save);
         return ExitCode::FAILURE;
     }
     println!("seed {seed} kept every promise, {times} times");
     ExitCode::SUCCESS
 }
 
-fn save_failure(failure: &Failure, to: &std::path::Path) -> std::io::Result<()> {
+fn save_failure(failure: &Failure, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for (number, journal) in failure.journals.iter().enumerate() {
         std::fs::write(to.join(format!("journal-{}", number + 1)), journal.join("\n"))?;
@@ -158,7 +193,7 @@ fn save_failure(failure: &Failure, to: &std::path::Path) -> std::io::Result<()> 
     failure.disk.as_ref().map_or(Ok(()), |tree| save_tree(tree, to))
 }
 
-fn save_tree(tree: &Tree, to: &std::path::Path) -> std::io::Result<()> {
+fn save_tree(tree: &Tree, to: &Path) -> std::io::Result<()> {
     for (dir, entries) in &tree.dirs {
         let dir = to.join(dir.strip_prefix("/").unwrap_or(dir));
         std::fs::create_dir_all(&dir)?;

@@ -31,11 +31,15 @@ pub struct RunOptions {
     pub lie: Lie,
     /// Whether the store makes its directory; otherwise it is there, durably.
     pub makes_dir: bool,
+    /// Whether programs are killed, besides the cuts.
+    pub kills: bool,
+    /// Whether calls to the disk fail.
+    pub faults: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions { cuts: 12, lie: Lie::None, makes_dir: false }
+        RunOptions { cuts: 12, lie: Lie::None, makes_dir: false, kills: true, faults: true }
     }
 }
 
@@ -66,7 +70,7 @@ pub fn run_seed(seed: u64, run: RunOptions, tally: &mut Tally) -> Result<(), Box
     threads::listen();
     threads::take_panic();
     let mut rng = Rng::new(seed);
-    let workload = Workload::long(&mut rng);
+    let workload = Workload::long(&mut rng, run);
     let tree = if run.makes_dir { Tree::empty() } else { Tree::with_dir(Path::new(DIR)) };
     let disk = SimDisk::new(tree, rng.number()).lying(run.lie);
     let mut session = Session::begin(disk.clone(), Path::new(DIR), &workload.options).map_err(Failure::from)?;
@@ -168,7 +172,7 @@ fn cut_all(
         journal[at..position].iter().for_each(|op| durable.step(op));
         at = position;
         // A program that is killed loses nothing, but what it left is not durable either.
-        let (disk, tree, text) = if rng.percent(20) {
+        let (disk, tree, text) = if rng.percent(20) && workload.run.kills {
             let tree = durable.seen();
             note_cut(lives, position, &durable, Damage::default(), depth, tally);
             tally.note("killed");

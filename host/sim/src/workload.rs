@@ -11,6 +11,7 @@ use crate::{
     invariants::Violation,
     model::Batch,
     rng::Rng,
+    run::RunOptions,
     session::Session,
     tally::Tally,
 };
@@ -24,6 +25,8 @@ const RETRIES_MAX: usize = 400;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Workload {
+    /// How the run is done.
+    pub run: RunOptions,
     /// Sizes of the store.
     pub options: StoreOptions,
     /// Things to do.
@@ -59,22 +62,23 @@ fn small_options(rng: &mut Rng) -> StoreOptions {
 impl Workload {
     /// A long one, in which anything may happen.
     #[must_use]
-    pub fn long(rng: &mut Rng) -> Workload {
+    pub fn long(rng: &mut Rng, run: RunOptions) -> Workload {
         Workload {
+            run,
             options: small_options(rng),
             steps: rng.within(20..=90) as usize,
             in_flight_max: rng.pick(&[1, 3, 8, 20]),
             bytes_left: rng.pick(&[200_000, 2_000_000, 6_000_000]),
             batch_bytes_max: rng.pick(&[2_000, 100_000, 1_500_000]),
             partitions_max: rng.pick(&[1, 4, 12]),
-            faulty: rng.percent(35),
+            faulty: rng.percent(35) && run.faults,
         }
     }
 
     /// A short one, for a store that was cut: does it go on?
     #[must_use]
     pub fn short(&self, rng: &mut Rng) -> Workload {
-        Workload { steps: rng.within(1..=8) as usize, bytes_left: 400_000, faulty: rng.percent(10), ..self.clone() }
+        Workload { steps: rng.within(1..=8) as usize, bytes_left: 400_000, faulty: rng.percent(10) && self.run.faults, ..self.clone() }
     }
 
     /// Asks for all of it.
