@@ -201,7 +201,7 @@ fn cut_all(
 
 /// Somewhere, more often where something is going on.
 fn position(journal: &[Op], spans: &[Span], rng: &mut Rng) -> usize {
-    match rng.below(4) {
+    match rng.below(5) {
         0 if !spans.is_empty() => {
             let Span { begun_at, ended_at, .. } = spans[rng.below(spans.len())];
             rng.within(begun_at as u64..=ended_at as u64) as usize
@@ -212,6 +212,12 @@ fn position(journal: &[Op], spans: &[Span], rng: &mut Rng) -> usize {
             let is_name = |op: &Op| !matches!(op, Op::Write { .. } | Op::SetLen { .. } | Op::Sync { .. });
             let found = journal[from..].iter().position(is_name);
             (from + found.unwrap_or(0) + rng.below(2)).min(journal.len())
+        }
+        2 => {
+            // Where most names are at stake: just before they are made durable.
+            let from = rng.below(journal.len() + 1);
+            let found = journal[from..].iter().position(|op| matches!(op, Op::SyncDir { .. }));
+            found.map_or(journal.len(), |found| from + found)
         }
         _ => rng.below(journal.len() + 1),
     }
