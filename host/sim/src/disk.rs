@@ -218,18 +218,29 @@ impl State {
         self.journal.push(Op::Write { file, offset, data: data.into() });
     }
 
+    fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        self.call(Call::Sync)?;
+        self.entries(dir)?;
+        if self.lie != Lie::DirSyncs {
+            self.journal.push(Op::SyncDir { dir: dir.to_path_buf() });
+        }
+        Ok(())
+    }
+
     fn fail_sync(&mut self, file: FileId) {
         let evict = self.faults.is_some_and(|faults| faults.evict);
         let seed = self.rng.number();
         self.journal.push(Op::SyncFailed { file, seed });
         if evict {
-            let mut durable = self.begun_with.clone();
-            self.journal.iter().for_each(|op| durable.step(op));
-            let len = self.blocks(file).len();
-            let mut blocks = durable.content(file);
-            blocks.set_len(len);
-            *self.blocks(file) = blocks;
+            self.forget_cached(file);
         }
+    }
+
+    /// Reads are from the disk now: what a failed sync dropped is gone, what waits for a sync is not.
+    fn forget_cached(&mut self, file: FileId) {
+        let mut durable = self.begun_with.clone();
+        self.journal.iter().for_each(|op| durable.step(op));
+        *self.blocks(file) = durable.seen_of(file);
     }
 }
 
@@ -242,20 +253,16 @@ fn split(path: &Path) -> io::Result<(PathBuf, String)> {
 impl FileSystem for SimDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        let mut missing = Vec::new();
-        let mut at = dir;
-        while !state.tree.dirs.contains_key(at) {
-            missing.push(at.to_path_buf());
-            at = at.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        }
-        for path in missing.into_iter().rev() {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|at| !state.tree.dirs.contains_key(*at)).collect();
+        for path in missing.iter().rev() {
             state.call(Call::Name)?;
-            let (parent, name) = split(&path)?;
+            let (parent, name) = split(path)?;
             state.entries(&parent)?.insert(name.clone(), Node::Dir);
-            state.tree.dirs.insert(path, Default::default());
+            state.tree.dirs.insert(path.to_path_buf(), Default::default());
             state.journal.push(Op::MakeDir { parent, name });
         }
-        Ok(())
+        // As on the host: what was there is not looked at, what was made is durable at the end, and a cut may come between.
+        missing.iter().filter_map(|path| path.parent()).try_for_each(|parent| state.sync_dir(parent))
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
@@ -336,13 +343,7 @@ impl FileSystem for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call(Call::Sync)?;
-        state.entries(dir)?;
-        if state.lie != Lie::DirSyncs {
-            state.journal.push(Op::SyncDir { dir: dir.to_path_buf() });
-        }
-        Ok(())
+        self.0.lock().sync_dir(dir)
     }
 }
 
@@ -413,16 +414,23 @@ impl StoreFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         std::thread::sleep(SYNC_DURATION);
-        self.change(|state| {
-            if let Err(error) = state.call(Call::Sync) {
-                state.fail_sync(self.file);
-                return Err(error);
-            }
-            if state.lie != Lie::Syncs {
-                state.journal.push(Op::Sync { file: self.file });
-            }
-            Ok(())
-        })
+        // Also through a handle that only reads.
+        let mut state = self.disk.0.lock();
+        if let Err(error) = state.call(Call::Sync) {
+            state.fail_sync(self.file);
+            return Err(error);
+        }
+        if state.lie != Lie::Syncs {
+            state.journal.push(Op::Sync { file: self.file });
+        }
+        Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.call(Call::Read)?;
+        state.forget_cached(self.file);
+        Ok(())
     }
 
     fn allocate(&self, _: u64, _: u64) -> io::Result<()> {

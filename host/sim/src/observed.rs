@@ -54,7 +54,10 @@ impl Observed {
             for (key, value) in rows {
                 let got = store.state_get(table, &key);
                 if got.as_ref().ok() != Some(&Some(value.clone())) {
-                    return Err(Violation::new("state", format!("{table:?} {key:?} is {value:?} to a scan, {got:?} to a get")));
+                    return Err(Violation::new(
+                        "state",
+                        format!("{table:?} {key:?} is {value:?} to a scan, {got:?} to a get"),
+                    ));
                 }
                 state.insert((table, key), value);
             }

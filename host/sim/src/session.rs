@@ -6,18 +6,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
 use bytes::Bytes;
-use storage::{Clock, Commit, RetentionReport, StateChange, Store, StoreOptions};
+use storage::{Commit, RetentionReport, StateChange, Store, StoreOptions};
 
 use crate::{
+    clock::SimClock,
     disk::SimDisk,
     history::{self, Answer, Era, Expected, Shown, Submitted},
     invariants::{self, Violation},
@@ -36,20 +33,6 @@ const HEAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// At most so often: the store tries once a second.
 const HEALS_MAX: usize = 100;
-
-/// Where a store takes the time from: each look at it is a millisecond later.
-#[derive(Debug, Default)]
-pub struct SimClock(AtomicI64);
-
-impl Clock for SimClock {
-    fn now_ms(&self) -> i64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn random_id(&self) -> [u8; 16] {
-        *b"a simulated one!"
-    }
-}
 
 /// A stretch of the journal in which something went on.
 #[derive(Debug, Clone, Copy)]

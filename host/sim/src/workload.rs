@@ -78,7 +78,12 @@ impl Workload {
     /// A short one, for a store that was cut: does it go on?
     #[must_use]
     pub fn short(&self, rng: &mut Rng) -> Workload {
-        Workload { steps: rng.within(1..=8) as usize, bytes_left: 400_000, faulty: rng.percent(10) && self.run.faults, ..self.clone() }
+        Workload {
+            steps: rng.within(1..=8) as usize,
+            bytes_left: 400_000,
+            faulty: rng.percent(10) && self.run.faults,
+            ..self.clone()
+        }
     }
 
     /// Asks for all of it.

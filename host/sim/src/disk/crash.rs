@@ -175,8 +175,7 @@ impl Durable {
         }
         let mut tree = Tree::default();
         keep_reachable(&entries, Path::new("/"), &mut tree);
-        let ids: Vec<FileId> =
-            tree.dirs.values().flat_map(BTreeMap::values).filter_map(|node| node.file()).collect();
+        let ids: Vec<FileId> = tree.dirs.values().flat_map(BTreeMap::values).filter_map(|node| node.file()).collect();
         for id in ids {
             let loss = cut.bytes.unwrap_or_else(|| rng.pick(&Loss::EVERY));
             tree.files.insert(id, self.files[&id].crash(loss, rng, &mut damage));
@@ -196,10 +195,9 @@ impl Durable {
         self.files.keys().copied()
     }
 
-    /// What is durable of a file.
-    #[must_use]
-    pub fn content(&self, id: FileId) -> Blocks {
-        self.files[&id].synced.clone()
+    /// What a program sees of a file whose pages the machine has forgotten, but for those that wait for a sync.
+    pub(super) fn seen_of(&self, id: FileId) -> Blocks {
+        self.files[&id].crash(Loss::None, &mut Rng::new(0), &mut Damage::default())
     }
 }
 

@@ -2,10 +2,7 @@
 //!
 //! Start at [`Tree`].
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{blocks::Blocks, journal::FileId};
 
@@ -43,19 +40,5 @@ impl Tree {
     #[must_use]
     pub fn empty() -> Tree {
         Tree { files: BTreeMap::new(), dirs: [("/".into(), BTreeMap::new())].into() }
-    }
-
-    /// An empty directory, in those above it.
-    #[must_use]
-    pub fn with_dir(dir: &Path) -> Tree {
-        let mut tree = Tree::empty();
-        for path in dir.ancestors() {
-            tree.dirs.entry(path.into()).or_default();
-            if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
-                let name = name.to_string_lossy().into_owned();
-                tree.dirs.entry(parent.into()).or_default().insert(name, Node::Dir);
-            }
-        }
-        tree
     }
 }

@@ -9,10 +9,13 @@ use crate::{
 
 pub(super) fn check(expected: &Expected, observed: &Observed) -> Result<(), Violation> {
     let acked = expected.commits.iter().filter(|(_, fate)| *fate == Fate::Acked).map(|(submitted, _)| submitted);
-    let last = acked.clone().map(|submitted| submitted.number).max().or(expected.base.marker());
+    let last = acked.clone().map(|submitted| submitted.number).max().or_else(|| expected.base.marker());
     let found = marker(&observed.state);
     if found < last {
-        return Err(Violation::new("acked", format!("commit {last:?} was acknowledged, but the last one is {found:?}")));
+        return Err(Violation::new(
+            "acked",
+            format!("commit {last:?} was acknowledged, but the last one is {found:?}"),
+        ));
     }
     let numbered = acked.flat_map(|submitted| std::iter::repeat(submitted.number).zip(&submitted.batches));
     let mut batches = numbered.zip(append_partitions(expected));
@@ -27,7 +30,9 @@ pub(super) fn check(expected: &Expected, observed: &Observed) -> Result<(), Viol
                 "acked",
                 format!("commit {number}: partition {partition} has other bytes at {}", batch.start),
             )),
-            Err(_) => Err(Violation::new("acked", format!("commit {number}: partition {partition} lacks {}", batch.start))),
+            Err(_) => {
+                Err(Violation::new("acked", format!("commit {number}: partition {partition} lacks {}", batch.start)))
+            }
         }
     })
 }

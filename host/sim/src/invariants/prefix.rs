@@ -24,10 +24,9 @@ pub(super) fn settle(expected: &Expected, observed: &Observed) -> Result<Model, 
         return Ok(replay(expected, end + 1, end + 1..end + 1));
     }
     let run = expected.commits[..=end].iter().rposition(|(_, fate)| *fate != Fate::Failed).map_or(0, |at| at + 1);
-    let candidates: Vec<Model> =
-        (run..=end).filter_map(|begin| possible(expected, begin..end + 1)).collect();
+    let candidates: Vec<Model> = (run..=end).filter_map(|begin| possible(expected, begin..end + 1)).collect();
     let matching = candidates.iter().find(|model| check(model, observed).is_ok());
-    matching.or(candidates.first()).cloned().ok_or_else(|| Violation::new("prefix", "no such commits"))
+    matching.or_else(|| candidates.first()).cloned().ok_or_else(|| Violation::new("prefix", "no such commits"))
 }
 
 /// The commits that went well before `end`, and some that failed.
@@ -62,7 +61,8 @@ fn possible(expected: &Expected, failed: std::ops::Range<usize>) -> Option<Model
             match change {
                 storage::PartitionChange::Create { .. } => {}
                 storage::PartitionChange::Delete { id } => drop(next.remove(id)?),
-                storage::PartitionChange::SetRetention { id, .. } | storage::PartitionChange::SetLogStart { id, .. } => {
+                storage::PartitionChange::SetRetention { id, .. }
+                | storage::PartitionChange::SetLogStart { id, .. } => {
                     next.get(id)?;
                 }
             }
@@ -76,7 +76,11 @@ pub(super) fn check(model: &Model, observed: &Observed) -> Result<(), Violation>
     let broken = |what: String| Err(Violation::new("prefix", format!("after commit {:?}: {what}", model.marker())));
     if !model.partitions.keys().eq(observed.partitions.keys()) {
         let (expected, found) = (model.partitions.keys(), observed.partitions.keys());
-        return broken(format!("partitions are {:?}, not {:?}", found.collect::<Vec<_>>(), expected.collect::<Vec<_>>()));
+        return broken(format!(
+            "partitions are {:?}, not {:?}",
+            found.collect::<Vec<_>>(),
+            expected.collect::<Vec<_>>()
+        ));
     }
     if observed.next_id < model.next_id {
         return broken(format!("the next partition id is {}, not {}", observed.next_id, model.next_id));
@@ -90,7 +94,11 @@ pub(super) fn check(model: &Model, observed: &Observed) -> Result<(), Violation>
             return broken(format!("partition {id} has {retention:?}, not {:?}", log.retention));
         }
         let alive: Vec<_> = log.batches.iter().filter(|batch| batch.end > *log_start).collect();
-        if !alive.iter().map(|batch| (batch.start, &batch.bytes)).eq(batches.iter().map(|(start, bytes)| (*start, bytes))) {
+        if !alive
+            .iter()
+            .map(|batch| (batch.start, &batch.bytes))
+            .eq(batches.iter().map(|(start, bytes)| (*start, bytes)))
+        {
             let expected: Vec<_> = alive.iter().map(|batch| (batch.start, batch.bytes.len())).collect();
             let found: Vec<_> = batches.iter().map(|(start, bytes)| (*start, bytes.len())).collect();
             return broken(format!("partition {id} from {log_start} on has batches {found:?}, not {expected:?}"));

@@ -13,10 +13,14 @@ pub(super) fn check(expected: &Expected, model: &Model, observed: &Observed) -> 
         let log_start_max = by_retention.max(log_start_min);
         if seen.log_start < log_start_min || seen.log_start > log_start_max {
             let range = format!("[{log_start_min}, {log_start_max}]");
-            return Err(Violation::new("watermarks", format!("log start of partition {id} is {}, not in {range}", seen.log_start)));
+            return Err(Violation::new(
+                "watermarks",
+                format!("log start of partition {id} is {}, not in {range}", seen.log_start),
+            ));
         }
         if seen.high_watermark < high_watermark_min {
-            let what = format!("high watermark of partition {id} is {}, {high_watermark_min} was shown", seen.high_watermark);
+            let what =
+                format!("high watermark of partition {id} is {}, {high_watermark_min} was shown", seen.high_watermark);
             return Err(Violation::new("watermarks", what));
         }
     }
