@@ -71,7 +71,7 @@ impl Workload {
             bytes_left: rng.pick(&[200_000, 2_000_000, 6_000_000]),
             batch_bytes_max: rng.pick(&[2_000, 100_000, 1_500_000]),
             partitions_max: rng.pick(&[1, 4, 12]),
-            faulty: rng.percent(35) && run.faults,
+            faulty: rng.percent(50) && run.faults,
         }
     }
 
@@ -81,7 +81,7 @@ impl Workload {
         Workload {
             steps: rng.within(1..=8) as usize,
             bytes_left: 400_000,
-            faulty: rng.percent(10) && self.run.faults,
+            faulty: rng.percent(30) && self.run.faults,
             ..self.clone()
         }
     }
