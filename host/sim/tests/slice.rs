@@ -19,6 +19,7 @@ fn seeds_until_found_out(lie: Lie) -> (u64, &'static str) {
 
 /// One test, because panics of the store's threads are told to whoever asks next.
 #[test]
+#[ignore = "twenty seconds; `cargo test -p weir-sim -- --ignored`"]
 fn promises_are_kept_on_a_few_seeds_and_a_disk_that_lies_is_found_out() {
     let mut tally = Tally::default();
     for seed in 1..=4 {
