@@ -6,15 +6,11 @@ use sim::{
     tally::Tally,
 };
 
-/// How many seeds it takes until a lie is found out.
-fn seeds_until_found_out(lie: Lie) -> (u64, &'static str) {
-    for seed in 1..=5 {
-        let run = RunOptions { lie, kills: false, faults: false, ..RunOptions::default() };
-        if let Err(failure) = run_seed(seed, run, &mut Tally::default()) {
-            return (seed, failure.violation.promise);
-        }
-    }
-    panic!("{lie:?} was not found out");
+/// Within a few seeds some promise is seen broken on a disk that lies.
+fn is_found_out(lie: Lie) {
+    let run = RunOptions { lie, kills: false, faults: false, ..RunOptions::default() };
+    let found_out = (1..=5).any(|seed| run_seed(seed, run, &mut Tally::default()).is_err());
+    assert!(found_out, "{lie:?} was not found out");
 }
 
 /// One test, because panics of the store's threads are told to whoever asks next.
@@ -28,7 +24,6 @@ fn promises_are_kept_on_a_few_seeds_and_a_disk_that_lies_is_found_out() {
     }
     assert!(tally.cuts > 20, "{} cuts", tally.cuts);
     for lie in [Lie::Syncs, Lie::DirSyncs] {
-        let (seeds, promise) = seeds_until_found_out(lie);
-        assert!(seeds <= 2 && ["acked", "serves"].contains(&promise), "{lie:?}: {promise} after {seeds} seeds");
+        is_found_out(lie);
     }
 }
