@@ -432,17 +432,19 @@ impl Committer {
         }
         shared.state.push(sequence, packed.record.state.into_iter().map(|StateRow(change)| change));
         self.active.set_last_sequence(sequence);
-        let extents = packed.extents.iter().map(|packed| (packed.partition, packed.extent.clone()));
-        let tiled = self
-            .active
-            .memory_index_mut(|index| extents.fold(true, |tiled, (id, extent)| tiled & index.push(id, extent)));
+        let mut steps = Vec::with_capacity(packed.extents.len());
+        let tiled = self.active.memory_index_mut(|index| {
+            packed.extents.into_iter().fold(true, |tiled, PackedExtent { partition, extent, tail }| {
+                steps.push((partition, PartitionSpan::of(&extent), tail));
+                tiled & index.push(partition, extent)
+            })
+        });
         assert!(tiled == Some(true), "the active index continues where the partitions ended");
         let mut bytes_appended = 0;
-        for PackedExtent { partition: id, extent, tail } in packed.extents {
+        for (id, step, tail) in steps {
             let Some(partition) = shared.partitions.get(id) else {
                 unreachable!("admitted appends are to partitions that exist, or are made in the same commit")
             };
-            let step = PartitionSpan::of(&extent);
             bytes_appended += step.bytes;
             tail.iter().for_each(|extent| self.tail.note(&partition, extent));
             partition.with(|state| state.extend(&self.active, step, tail));
