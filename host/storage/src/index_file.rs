@@ -211,6 +211,9 @@ impl IndexFile {
         if found > FORMAT_VERSION {
             return Err(OpenError::NewerFormat { file: file_name(path), found, supported: FORMAT_VERSION });
         }
+        if found != FORMAT_VERSION {
+            return Err(Fault::damaged(path, format!("it says format version {found}")).into());
+        }
         let mut index = IndexFile {
             path: path.into(),
             body_at: 0,
