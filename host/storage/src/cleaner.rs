@@ -204,9 +204,7 @@ fn replace(
 ) -> Result<bool, CleanError> {
     let rewritten = match rewrite(shared, run, compaction, pace) {
         Err(Fault::Damaged { file, what }) => {
-            // What can be read of it still is, from where it lies.
-            tracing::error!(file, what, "a damaged segment is not rewritten");
-            run.iter().for_each(|segment| segment.set_spoilt());
+            leave(run, &file, &what);
             return Ok(true);
         }
         result => result?,
@@ -220,6 +218,17 @@ fn replace(
     report.bytes_after += bytes_after;
     report.records_compacted += records_removed;
     Ok(true)
+}
+
+/// Leaves the damaged segment of some as it is from now on: what can be read of it still is, from where it lies. The others
+/// have their turn in the next round.
+fn leave(segments: &[Arc<Segment>], file: &str, what: &str) {
+    tracing::error!(file, what, "a damaged segment is not rewritten");
+    let is_damaged = |segment: &&Arc<Segment>| segment.has_file(file);
+    match segments.iter().find(is_damaged) {
+        Some(damaged) => damaged.set_spoilt(),
+        None => segments.iter().for_each(|segment| segment.set_spoilt()),
+    }
 }
 
 /// A partition that has enough to compact.
@@ -245,8 +254,11 @@ fn compact(shared: &Shared, now_ms: i64, report: &mut CleanReport, pace: &mut Pa
     let compaction = Compaction { map: &map, regions };
     let mut affected = Vec::new();
     for segment in segments.iter().filter(|segment| !segment.is_spoilt()) {
-        if is_affected(segment, &dirty, &compaction)? {
-            affected.push(segment.clone());
+        match is_affected(segment, &dirty, &compaction) {
+            Ok(true) => affected.push(segment.clone()),
+            Ok(false) => {}
+            Err(Fault::Damaged { file, what }) => leave(std::slice::from_ref(segment), &file, &what),
+            Err(fault) => return Err(fault.into()),
         }
     }
     for run in affected.chunks(1) {
@@ -300,7 +312,15 @@ fn note(
 ) -> Result<Option<BTreeMap<PartitionId, Region>>, CleanError> {
     let mut regions = BTreeMap::new();
     for Dirty { partition, spans, clean_until, rule } in dirty {
-        let Some(noted_until) = note_partition(map, partition.id, spans, *clean_until, pace)? else { return Ok(None) };
+        let noted_until = match note_partition(map, partition.id, spans, *clean_until, pace) {
+            Err(Fault::Damaged { file, what }) => {
+                // Without all keys nobody knows what is superseded; the other partitions do not suffer for it.
+                tracing::error!(file, what, partition = partition.id.0, "a damaged partition is not compacted");
+                continue;
+            }
+            noted => noted?,
+        };
+        let Some(noted_until) = noted_until else { return Ok(None) };
         regions.insert(partition.id, Region { clean_until: *clean_until, noted_until, rule: *rule });
     }
     Ok(Some(regions))

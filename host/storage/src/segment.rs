@@ -346,6 +346,11 @@ impl Segment {
         matches!(*self.data.read(), Data::Sealed(_))
     }
 
+    /// Whether a file, as errors name it, is one of its two.
+    pub(crate) fn has_file(&self, file: &str) -> bool {
+        file == file_name(&self.path) || file == file_name(&self.dir.index_path(self.id))
+    }
+
     /// Whether damage was found in it, so that it is left as it is.
     pub(crate) fn is_spoilt(&self) -> bool {
         self.spoilt.load(Ordering::Relaxed)
