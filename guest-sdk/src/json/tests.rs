@@ -1,3 +1,5 @@
+//! The JSON pointer scan against serde's own reading of the same text. Pure values.
+
 use proptest::prelude::*;
 
 use super::*;

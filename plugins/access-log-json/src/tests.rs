@@ -1,3 +1,5 @@
+//! Lines of web servers' logs, and what becomes of each; natively, without an engine.
+
 use guest_sdk::testing::{self, Outcome, TestRecord};
 
 use super::*;

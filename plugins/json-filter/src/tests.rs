@@ -1,3 +1,5 @@
+//! Every comparison, on values that have it and values that do not; natively, without an engine.
+
 use guest_sdk::testing::{self, Outcome, TestRecord};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is kept, dropped and renamed; natively, without an engine.
+
 use guest_sdk::testing::{self, Outcome, TestRecord};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What each way of masking leaves of a value; natively, without an engine.
+
 use guest_sdk::testing::{self, Outcome, TestRecord};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What an output may say, in every kind, and that every malformed one is refused. Pure values.
+
 extern crate std;
 use std::{vec, vec::Vec};
 
