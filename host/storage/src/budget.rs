@@ -77,7 +77,9 @@ impl FromStr for Budget {
         };
         let usable = |budget: &Budget| matches!(budget, Budget::Bytes(1..) | Budget::SharePercent(1..=100));
         budget.filter(usable).ok_or_else(|| {
-            NotUnderstood::new(format!("`{text}` is not a size such as `10GiB` or a share such as `80%`, above 0"))
+            NotUnderstood::new(format!(
+                "`{text}` is not a size such as `10GiB` or a share such as `80%`, above 0 and at most 100%"
+            ))
         })
     }
 }

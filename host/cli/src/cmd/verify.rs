@@ -71,11 +71,12 @@ pub(super) fn looking() -> StoreOptions {
 /// Why a directory cannot be looked at.
 pub(super) fn refused(dir: &std::path::Path, error: OpenError) -> Failure {
     let advice = match &error {
-        OpenError::InUse { .. } => "stop the broker first, or check a backup of it",
+        OpenError::InUse { .. } => "stop the broker first, or restore a backup of it and take that",
         OpenError::NewerFormat { .. } => "use the `weir` that wrote it, or a newer one",
-        _ => "give a data directory: `weir verify DIR`",
+        _ => "give a directory that `weir serve --data-dir` ran on",
     };
-    Failure::new(Exit::Refused, format!("`{}` cannot be checked", dir.display()), advice).because(error)
+    Failure::new(Exit::Refused, format!("`{}` cannot be read as a data directory", dir.display()), advice)
+        .because(error)
 }
 
 /// A bar of bytes, where a person waits.
