@@ -7,6 +7,7 @@
 
 mod blocks;
 mod crash;
+mod faults;
 mod journal;
 mod tree;
 
@@ -23,9 +24,11 @@ use storage::{DirLock, FileEntry, FileSystem, OpenMode, Space, StoreFile};
 
 pub use blocks::Blocks;
 pub use crash::{Cut, Damage, Durable, Loss};
+pub use faults::{FaultKind, Faults};
 pub use journal::{FileId, Op};
 pub use tree::{Node, Tree};
 
+use self::faults::Call;
 use crate::rng::Rng;
 
 /// So large that the budget never matters.
@@ -46,57 +49,6 @@ pub enum Lie {
     DirSyncs,
 }
 
-/// What calls say when they fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
-    /// An I/O error; a write has done a part of its work, and what a sync did is unknown.
-    Io,
-    /// There are no more blocks: only calls that take some fail.
-    Full,
-    /// Only syncs fail, and what they should have made durable is dropped.
-    Sync,
-}
-
-/// Calls that fail.
-#[derive(Debug, Clone, Copy)]
-pub struct Faults {
-    /// What they say.
-    pub kind: FaultKind,
-    /// Calls that succeed before.
-    pub after: u64,
-    /// Calls that fail.
-    pub count: u64,
-    /// Whether dropped pages are forgotten at once, so that reads see what is on the disk.
-    pub evict: bool,
-}
-
-/// A call, as far as faults are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Read,
-    Write,
-    Grow,
-    Sync,
-    Name,
-}
-
-impl FaultKind {
-    fn hits(self, call: Call) -> bool {
-        match self {
-            FaultKind::Io => true,
-            FaultKind::Full => matches!(call, Call::Write | Call::Grow),
-            FaultKind::Sync => call == Call::Sync,
-        }
-    }
-
-    fn error(self) -> io::Error {
-        match self {
-            FaultKind::Full => io::ErrorKind::StorageFull.into(),
-            FaultKind::Io | FaultKind::Sync => io::Error::other("a fault of the simulation"),
-        }
-    }
-}
-
 /// The disk. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
@@ -110,7 +62,7 @@ struct State {
     locked: BTreeSet<PathBuf>,
     lie: Lie,
     faults: Option<Faults>,
-    faults_hit: [u64; 3],
+    faults_hit: [u64; FaultKind::EVERY.len()],
     rng: Rng,
 }
 
@@ -134,7 +86,7 @@ impl SimDisk {
             locked: BTreeSet::new(),
             lie: Lie::None,
             faults: None,
-            faults_hit: [0; 3],
+            faults_hit: [0; FaultKind::EVERY.len()],
             rng: Rng::new(seed),
         })))
     }
@@ -176,9 +128,9 @@ impl SimDisk {
         (state.begun_with.clone(), state.journal.clone())
     }
 
-    fn read<R>(&self, read: impl FnOnce(&Tree) -> io::Result<R>) -> io::Result<R> {
+    fn read<R>(&self, call: Call, read: impl FnOnce(&Tree) -> io::Result<R>) -> io::Result<R> {
         let mut state = self.0.lock();
-        state.call(Call::Read)?;
+        state.call(call)?;
         read(&state.tree)
     }
 }
@@ -219,7 +171,7 @@ impl State {
     }
 
     fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
-        self.call(Call::Sync)?;
+        self.call(Call::SyncDir)?;
         self.entries(dir)?;
         if self.lie != Lie::DirSyncs {
             self.journal.push(Op::SyncDir { dir: dir.to_path_buf() });
@@ -255,7 +207,7 @@ impl FileSystem for SimDisk {
         let mut state = self.0.lock();
         let missing: Vec<&Path> = dir.ancestors().take_while(|at| !state.tree.dirs.contains_key(*at)).collect();
         for path in missing.iter().rev() {
-            state.call(Call::Name)?;
+            state.call(Call::Create)?;
             let (parent, name) = split(path)?;
             state.entries(&parent)?.insert(name.clone(), Node::Dir);
             state.tree.dirs.insert(path.to_path_buf(), Default::default());
@@ -271,7 +223,7 @@ impl FileSystem for SimDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<FileEntry>> {
-        self.read(|tree| {
+        self.read(Call::List, |tree| {
             let Some(entries) = tree.dirs.get(dir) else { return Ok(Vec::new()) };
             let files = entries.iter().filter_map(|(name, node)| Some((name, node.file()?)));
             let entry = |(name, file): (&String, FileId)| FileEntry {
@@ -284,7 +236,7 @@ impl FileSystem for SimDisk {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
         let mut state = self.0.lock();
-        state.call(if mode == OpenMode::New { Call::Name } else { Call::Read })?;
+        state.call(if mode == OpenMode::New { Call::Create } else { Call::Open })?;
         let found = state.file_at(path);
         let file = match (mode, found) {
             (OpenMode::New, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -304,7 +256,7 @@ impl FileSystem for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.call(Call::Name)?;
+        state.call(Call::Remove)?;
         state.file_at(path)?;
         let (dir, name) = split(path)?;
         state.entries(&dir)?.remove(&name);
@@ -314,7 +266,7 @@ impl FileSystem for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.call(Call::Name)?;
+        state.call(Call::Rename)?;
         let file = state.file_at(from)?;
         let ((dir, from), (to_dir, to)) = (split(from)?, split(to)?);
         assert_eq!(dir, to_dir, "a store renames within a directory");
@@ -327,7 +279,7 @@ impl FileSystem for SimDisk {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.call(Call::Name)?;
+        state.call(Call::Create)?;
         let file = state.file_at(from)?;
         if state.file_at(to).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -339,7 +291,7 @@ impl FileSystem for SimDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
-        self.read(|_| Ok(SPACE))
+        self.read(Call::Look, |_| Ok(SPACE))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -379,11 +331,11 @@ impl SimFile {
 
 impl StoreFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        self.disk.read(|tree| Ok(tree.files[&self.file].len()))
+        self.disk.read(Call::Look, |tree| Ok(tree.files[&self.file].len()))
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(|tree| match tree.files[&self.file].read(offset, out) {
+        self.disk.read(Call::Read, |tree| match tree.files[&self.file].read(offset, out) {
             true => Ok(()),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         })
@@ -405,7 +357,7 @@ impl StoreFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change(|state| {
-            state.call(Call::Write)?;
+            state.call(Call::Resize)?;
             state.blocks(self.file).set_len(len);
             state.journal.push(Op::SetLen { file: self.file, len });
             Ok(())
@@ -428,7 +380,7 @@ impl StoreFile for SimFile {
 
     fn forget_cached(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        state.call(Call::Read)?;
+        state.call(Call::Look)?;
         state.forget_cached(self.file);
         Ok(())
     }
@@ -439,7 +391,7 @@ impl StoreFile for SimFile {
 
     fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.change(|state| {
-            state.call(Call::Write)?;
+            state.call(Call::Resize)?;
             state.blocks(self.file).zero(offset, bytes);
             state.journal.push(Op::Release { file: self.file, offset, bytes });
             Ok(())
