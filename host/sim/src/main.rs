@@ -1,25 +1,12 @@
-//! `weir-sim`: runs seeds until one breaks a promise, or time is up.
+//! `weir-sim`: parses the command line, runs a command, and ends.
+//!
+//! Start at [`Command`].
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::mpsc,
-    time::Duration,
-};
+mod cmd;
 
-use clap::{Args, Parser, Subcommand};
-use sim::{
-    clock::now,
-    disk::Tree,
-    run::{Failure, RunOptions, run_seed},
-    tally::Tally,
-};
+use std::process::ExitCode;
 
-/// A seed that takes longer hangs.
-const SEED_DURATION_MAX: Duration = Duration::from_secs(120);
-
-/// A run of so many seeds gets into every corner.
-const SEEDS_OF_A_LONG_RUN: u64 = 300;
+use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about = "Power cuts and disk faults on the real store, in memory")]
@@ -30,175 +17,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs many seeds
-    Run {
-        /// First and last seed, as in `1..1000`
-        #[arg(long, default_value = "1..1000000")]
-        seeds: String,
-        /// Stops after this time
-        #[arg(long)]
-        seconds: Option<u64>,
-        /// Goes on after a violation, so many times
-        #[arg(long, default_value_t = 0)]
-        keep_going: usize,
-        /// Writes what led to each violation into a directory of this one
-        #[arg(long)]
-        save: Option<PathBuf>,
-        #[command(flatten)]
-        without: Without,
-    },
-    /// Runs one seed again, and again: threads take turns as they like
-    Replay {
-        /// Which
-        #[arg(long)]
-        seed: u64,
-        /// How often
-        #[arg(long, default_value_t = 10)]
-        times: usize,
-        /// Writes what led to the violation into a directory of this one
-        #[arg(long)]
-        save: Option<PathBuf>,
-        #[command(flatten)]
-        without: Without,
-    },
-}
-
-/// What is left out of a run, so that the rest shows.
-#[derive(Args, Clone, Copy)]
-struct Without {
-    /// Kills no program
-    #[arg(long)]
-    no_kills: bool,
-    /// Lets no call to the disk fail
-    #[arg(long)]
-    no_faults: bool,
-}
-
-impl Without {
-    fn options(self) -> RunOptions {
-        let Without { no_kills, no_faults } = self;
-        RunOptions { kills: !no_kills, faults: !no_faults, ..RunOptions::default() }
-    }
+    /// Cuts the power of many seeds
+    Run(cmd::run::Run),
+    /// Cuts the power of one seed again, and again: threads take turns as they like
+    Replay(cmd::replay::Replay),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { seeds, seconds, keep_going, save, without } => {
-            run(&seeds, seconds.map(Duration::from_secs), keep_going, save.as_deref(), without.options())
-        }
-        Command::Replay { seed, times, save, without } => replay(seed, times, save.as_deref(), without.options()),
+        Command::Run(run) => run.run(),
+        Command::Replay(replay) => replay.run(),
     }
-}
-
-fn run(
-    seeds: &str,
-    at_most: Option<Duration>,
-    mut keep_going: usize,
-    save: Option<&Path>,
-    options: RunOptions,
-) -> ExitCode {
-    let Some((first, last)) = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))) else {
-        eprintln!("`{seeds}` is not a range of seeds; write `1..1000`");
-        return ExitCode::FAILURE;
-    };
-    let begun = now();
-    let mut total = Tally::default();
-    let mut failures = 0;
-    let mut told = 0;
-    let mut done = 0;
-    for seed in first..=last {
-        if at_most.is_some_and(|at_most| begun.elapsed() > at_most) {
-            break;
-        }
-        let failure = run_watched(seed, options, &mut total);
-        done += 1;
-        let seconds = begun.elapsed().as_secs();
-        if seconds >= told + 5 {
-            told = seconds;
-            eprintln!("seed {seed}: {} cuts in {seconds} s", total.cuts);
-        }
-        if let Some(failure) = failure {
-            print_failure(seed, &failure, save);
-            failures += 1;
-            if keep_going == 0 {
-                return ExitCode::FAILURE;
-            }
-            keep_going -= 1;
-        }
-    }
-    println!("{done} seeds, {} cuts in {:.1} s, {failures} failures", total.cuts, begun.elapsed().as_secs_f64());
-    for (what, count) in total.counts() {
-        println!("{count:>8}  {what}");
-    }
-    let never = total.never();
-    // A short run gets into few corners, and one with something left out not into all.
-    if done >= SEEDS_OF_A_LONG_RUN && options.kills && options.faults && !never.is_empty() {
-        eprintln!("these never happened: {never:?}");
-        return ExitCode::FAILURE;
-    }
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Runs a seed on a thread of its own, so that one that hangs is noticed.
-fn run_watched(seed: u64, options: RunOptions, total: &mut Tally) -> Option<Box<Failure>> {
-    let (sender, result) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut tally = Tally::default();
-        let failure = run_seed(seed, options, &mut tally).err();
-        let _ = sender.send((tally, failure));
-    });
-    match result.recv_timeout(SEED_DURATION_MAX) {
-        Ok((tally, failure)) => {
-            total.add(&tally);
-            failure
-        }
-        Err(_) => {
-            eprintln!("seed {seed} hangs, or panicked");
-            std::process::exit(2);
-        }
-    }
-}
-
-fn print_failure(seed: u64, failure: &Failure, save: Option<&Path>) {
-    println!("VIOLATION in seed {seed}: {}", failure.violation);
-    failure.cuts.iter().for_each(|cut| println!("  {cut}"));
-    println!("  again: weir-sim replay --seed {seed}");
-    let Some(dir) = save.map(|dir| dir.join(seed.to_string())) else { return };
-    match save_failure(failure, &dir) {
-        Ok(()) => println!("  files and journals: {}", dir.display()),
-        Err(error) => eprintln!("failed to write to `{}`: {error}", dir.display()),
-    }
-}
-
-fn replay(seed: u64, times: usize, save: Option<&Path>, options: RunOptions) -> ExitCode {
-    let mut tally = Tally::default();
-    for _ in 0..times {
-        let Some(failure) = run_watched(seed, options, &mut tally) else { continue };
-        print_failure(seed, &failure, save);
-        return ExitCode::FAILURE;
-    }
-    println!("seed {seed} kept every promise, {times} times");
-    ExitCode::SUCCESS
-}
-
-fn save_failure(failure: &Failure, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for (number, journal) in failure.journals.iter().enumerate() {
-        std::fs::write(to.join(format!("journal-{}", number + 1)), journal.join("\n"))?;
-    }
-    failure.disk.as_ref().map_or(Ok(()), |tree| save_tree(tree, to))
-}
-
-fn save_tree(tree: &Tree, to: &Path) -> std::io::Result<()> {
-    for (dir, entries) in &tree.dirs {
-        let dir = to.join(dir.strip_prefix("/").unwrap_or(dir));
-        std::fs::create_dir_all(&dir)?;
-        for (name, node) in entries {
-            let Some(blocks) = node.file().and_then(|file| tree.files.get(&file)) else { continue };
-            let mut bytes = vec![0; blocks.len() as usize];
-            blocks.read(0, &mut bytes);
-            std::fs::write(dir.join(name), bytes)?;
-        }
-    }
-    Ok(())
 }

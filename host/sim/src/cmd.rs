@@ -1,0 +1,4 @@
+//! The commands of `weir-sim`, one file each.
+
+pub(crate) mod replay;
+pub(crate) mod run;
