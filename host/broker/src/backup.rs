@@ -100,7 +100,7 @@ impl Backups {
         let to = PathBuf::from(&start.to);
         let keep = start.keep.and_then(|keep| NonZeroUsize::new(keep as usize));
         let mut put_beside = |to: &Path| {
-            copy_plugins(plugins, &PluginFiles::open(to.join("plugins"))?)?;
+            copy_plugins(plugins, &plugins.elsewhere(to.join("plugins"))?)?;
             beside(to)
         };
         let mut progress = |at: CopyProgress| {
@@ -194,12 +194,11 @@ pub fn restore(
     options: StoreOptions,
     progress: &mut Progress<'_>,
 ) -> Result<Restored, RestoreError> {
+    let file_system = options.file_system.clone();
     let restored = storage::restore(from, to, point, options, progress)?;
     let plugins = from.join("plugins");
-    let copy =
-        || copy_plugins(&PluginFiles::open(plugins.clone())?, &PluginFiles::open(restored.dir().join("plugins"))?);
-    let copied = if plugins.is_dir() { copy() } else { Ok(()) };
-    match copied {
+    let kept = PluginFiles::at(plugins.clone(), file_system);
+    match kept.elsewhere(restored.dir().join("plugins")).and_then(|files| copy_plugins(&kept, &files)) {
         Ok(()) => Ok(restored),
         Err(source) if source.kind() == io::ErrorKind::InvalidData => {
             Err(RestoreError::Damaged { file: plugins.display().to_string(), what: source.to_string() })

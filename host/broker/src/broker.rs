@@ -52,6 +52,9 @@ pub struct BrokerOptions {
     /// How fast sealed segments are read to find damage, in bytes per second; 0: not at all. Default: 4 MiB, which no disk
     /// notices, and which reads 64 GiB in less than five hours.
     pub scrub_bytes_per_second: u64,
+    /// What runs plugins, where several brokers of a process share it. Default: one of its own, which keeps compiled
+    /// plugins in the data directory.
+    pub plugin_host: Option<PluginHost>,
 }
 
 impl BrokerOptions {
@@ -63,6 +66,7 @@ impl BrokerOptions {
             plugin_workers: 0,
             retention_interval_ms: 60_000,
             scrub_bytes_per_second: 4 << 20,
+            plugin_host: None,
         }
     }
 }
@@ -97,15 +101,26 @@ impl Broker {
     /// # Errors
     /// See [`OpenBrokerError`].
     pub fn open(options: BrokerOptions) -> Result<Broker, OpenBrokerError> {
-        let BrokerOptions { data_dir, store, plugin_workers, retention_interval_ms, scrub_bytes_per_second } = options;
+        let BrokerOptions {
+            data_dir,
+            store,
+            plugin_workers,
+            retention_interval_ms,
+            scrub_bytes_per_second,
+            plugin_host,
+        } = options;
         let io = |action| move |source| OpenBrokerError::Io { action, source };
+        let file_system = store.file_system.clone();
         // The store first: it holds the lock on the directory.
         let store = Store::open(&data_dir, store)?;
         let catalog = Catalog::load(&store)?;
         let plugins = data_dir.join("plugins");
-        let files = PluginFiles::open(plugins.clone()).map_err(io("make the directory of plugins"))?;
-        let host = PluginHost::new(&PluginHostOptions::new(plugins))
-            .map_err(|error| OpenBrokerError::PluginHost(Box::new(error)))?;
+        let files = PluginFiles::open(plugins.clone(), file_system).map_err(io("make the directory of plugins"))?;
+        let host = match plugin_host {
+            Some(host) => host,
+            None => PluginHost::new(&PluginHostOptions::new(plugins))
+                .map_err(|error| OpenBrokerError::PluginHost(Box::new(error)))?,
+        };
 
         let workers = worker_count(plugin_workers);
         let (core, answers) = Core::start(store, workers - 1).map_err(io("start a thread"))?;

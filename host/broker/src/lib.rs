@@ -55,4 +55,5 @@ pub use storage::{
     Budget, InProcess, PartitionPlace, Prober, Progress, ReadOutcome, RestoreError, RestorePoint, RestoreReport,
     StoreOptions,
 };
+pub use transform::PluginHost;
 pub use versioned::RowError;

@@ -1,22 +1,25 @@
 //! The files of uploaded modules: `plugins/HASH.wasm` in the data directory.
 //!
-//! Owns their names and that a file, once named by the catalog, is whole and durable. Never looks inside.
+//! Owns their names and that a file, once named by the catalog, is whole and durable. Never looks inside. They lie on the
+//! store's file system, so that a simulation of its disk has them, too.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::{self, Write as _},
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use protocol::PluginHash;
 use sha2::{Digest as _, Sha256};
+use storage::{FileSystem, OpenMode};
 
 /// The directory of modules.
 #[derive(Debug, Clone)]
 pub(crate) struct PluginFiles {
     dir: PathBuf,
+    file_system: Arc<dyn FileSystem>,
 }
 
 /// How the name of a file ends while it is written.
@@ -44,34 +47,47 @@ pub(crate) fn hash_of(wasm: &[u8]) -> PluginHash {
 }
 
 impl PluginFiles {
+    /// The modules in this directory, if there is one.
+    pub(crate) fn at(dir: PathBuf, file_system: Arc<dyn FileSystem>) -> PluginFiles {
+        PluginFiles { dir, file_system }
+    }
+
     /// Uses this directory, and makes it where there is none.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<PluginFiles> {
-        fs::create_dir_all(&dir)?;
-        // Modules are lost with the name of the directory they are in.
-        File::open(dir.parent().unwrap_or(&dir))?.sync_all()?;
-        Ok(PluginFiles { dir })
+    pub(crate) fn open(dir: PathBuf, file_system: Arc<dyn FileSystem>) -> io::Result<PluginFiles> {
+        file_system.create_dir_all(&dir)?;
+        // Modules are lost with the name of the directory they are in; who made it may have been stopped before this.
+        file_system.sync_dir(dir.parent().unwrap_or(&dir))?;
+        Ok(PluginFiles::at(dir, file_system))
+    }
+
+    /// The modules in another directory of the same file system, made where there is none.
+    pub(crate) fn elsewhere(&self, dir: PathBuf) -> io::Result<PluginFiles> {
+        PluginFiles::open(dir, self.file_system.clone())
     }
 
     /// Keeps a module: whole and synced under its name, or not there.
     pub(crate) fn write(&self, hash: PluginHash, wasm: &[u8]) -> io::Result<()> {
         let path = self.path(hash);
         let unfinished = path.with_extension(&UNFINISHED[1..]);
-        let mut file = File::create(&unfinished)?;
-        file.write_all(wasm)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.dir)?.sync_all()
+        self.remove_if_there(&unfinished)?;
+        let file = self.file_system.open(&unfinished, OpenMode::New)?;
+        file.write_at(0, wasm)?;
+        file.sync_data()?;
+        self.file_system.rename(&unfinished, &path)?;
+        self.file_system.sync_dir(&self.dir)
     }
 
     /// The modules there are.
     pub(crate) fn list(&self) -> io::Result<BTreeSet<PluginHash>> {
-        let hash = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_str().and_then(hash_of_name));
-        fs::read_dir(&self.dir)?.map(hash).filter_map(Result::transpose).collect()
+        let entries = self.file_system.list(&self.dir)?;
+        Ok(entries.iter().filter_map(|entry| hash_of_name(&entry.name)).collect())
     }
 
     /// Reads a module; one whose bytes are not those of its name is an error.
     pub(crate) fn read(&self, hash: PluginHash) -> io::Result<Bytes> {
-        let wasm = fs::read(self.path(hash))?;
+        let file = self.file_system.open(&self.path(hash), OpenMode::ReadOnly)?;
+        let mut wasm = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+        file.read_at(0, &mut wasm)?;
         match hash_of(&wasm) == hash {
             true => Ok(wasm.into()),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{hash}.wasm` is damaged"))),
@@ -81,18 +97,24 @@ impl PluginFiles {
     /// Deletes modules that nothing names any more, and what an interrupted upload left; returns what went.
     pub(crate) fn sweep(&self, named: &BTreeSet<PluginHash>) -> io::Result<Vec<PluginHash>> {
         let mut removed = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            match path.file_name().and_then(|name| name.to_str()).and_then(hash_of_name) {
+        for entry in self.file_system.list(&self.dir)? {
+            match hash_of_name(&entry.name) {
                 Some(hash) if !named.contains(&hash) => {
-                    fs::remove_file(&path)?;
+                    self.file_system.remove(&self.path(hash))?;
                     removed.push(hash);
                 }
-                None if path.to_string_lossy().ends_with(UNFINISHED) => fs::remove_file(&path)?,
+                None if entry.name.ends_with(UNFINISHED) => self.file_system.remove(&self.dir.join(entry.name))?,
                 _ => {}
             }
         }
         Ok(removed)
+    }
+
+    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.file_system.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn path(&self, hash: PluginHash) -> PathBuf {
@@ -102,18 +124,20 @@ impl PluginFiles {
 
 #[cfg(test)]
 mod tests {
+    use storage::HostFileSystem;
+
     use super::*;
 
     #[test]
     fn a_module_is_kept_until_nothing_names_it_and_a_damaged_one_is_not_served() {
         let dir = tempfile::tempdir().unwrap();
-        let files = PluginFiles::open(dir.path().join("plugins")).unwrap();
+        let files = PluginFiles::open(dir.path().join("plugins"), Arc::new(HostFileSystem)).unwrap();
         let (kept, lost) = (hash_of(b"kept"), hash_of(b"lost"));
         files.write(kept, b"kept").unwrap();
         files.write(lost, b"lost").unwrap();
         assert_eq!(files.sweep(&BTreeSet::from([kept])).unwrap(), [lost]);
         assert_eq!(files.read(kept).unwrap(), Bytes::from_static(b"kept"));
-        fs::write(files.path(kept), b"kepT").unwrap();
+        std::fs::write(files.path(kept), b"kepT").unwrap();
         assert!(files.read(kept).is_err());
     }
 }

@@ -214,6 +214,7 @@ async fn open(config: &ServerConfig, prober: Arc<dyn Prober>) -> Result<(Broker,
         plugin_workers: config.transforms.workers,
         retention_interval_ms: config.storage.retention_interval_ms,
         scrub_bytes_per_second: config.storage.scrub_rate,
+        plugin_host: None,
     };
     let broker = spawn_blocking({
         let data_dir = data_dir.clone();
