@@ -19,10 +19,9 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use crate::{file_system::StoreFile, parts::Locator};
+use crate::{file_system::StoreFile, parts::Locator, sync::Mutex};
 
 /// Writes at least this large go straight to the file; smaller ones wait for the sync and are merged with their
 /// neighbours, so that the six or so tree pages of a commit are few calls. Copying larger ones would cost more than a call.

@@ -462,7 +462,7 @@ fn seal(segment: &Segment) -> Result<(), BackupError> {
             Ok(()) => return Ok(()),
             Err(fault) => tracing::warn!(cause = fault.text(), "a segment cannot be sealed yet"),
         }
-        std::thread::sleep(SEAL_RETRY_INTERVAL);
+        crate::sync::sleep(SEAL_RETRY_INTERVAL);
     }
     let cause = |fault: Fault| BackupError::NotSealed { segment: segment.id, tries: SEAL_TRIES, cause: fault.text() };
     segment.seal().map_err(cause)

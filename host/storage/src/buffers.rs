@@ -8,7 +8,8 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+
+use crate::sync::Mutex;
 
 /// Smaller reads are served well by the allocator.
 const POOLED_BYTES_MIN: usize = 256 << 10;

@@ -17,11 +17,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::WriteTransaction;
 
 use crate::{
@@ -37,6 +36,7 @@ use crate::{
     recovery,
     segment::{NotCreated, Segment},
     store::{CommitDone, Shared},
+    sync::{self, Condvar, Mutex, MutexGuard, Sender},
     tail::Tail,
 };
 
@@ -220,7 +220,7 @@ pub(crate) struct Committer {
     tail: Tail,
     /// One part while it is put together; kept for its memory.
     scratch: Vec<u8>,
-    sealer: mpsc::Sender<Arc<Segment>>,
+    sealer: Sender<Arc<Segment>>,
     budget: DiskBudget,
     /// The active segment failed, or may not grow any more, and no segment after it could be made yet.
     failed: bool,
@@ -231,7 +231,7 @@ impl Committer {
         shared: Arc<Shared>,
         active: Arc<Segment>,
         budget: DiskBudget,
-        sealer: mpsc::Sender<Arc<Segment>>,
+        sealer: Sender<Arc<Segment>>,
     ) -> Committer {
         let tail = Tail::new(shared.options.tail_bytes_max, shared.counters.tail_bytes.clone());
         Committer { shared, active, tail, scratch: Vec::new(), sealer, budget, failed: false }
@@ -308,7 +308,7 @@ impl Committer {
             Room::Free => None,
             Room::Slow { delay_ms, .. } => {
                 if growth > 0 || jobs.iter().any(Job::appends) {
-                    std::thread::sleep(Duration::from_millis(delay_ms));
+                    sync::sleep(Duration::from_millis(delay_ms));
                 }
                 None
             }

@@ -56,6 +56,7 @@ mod segment;
 mod state;
 mod state_file;
 mod store;
+pub mod sync;
 mod tail;
 mod verify;
 

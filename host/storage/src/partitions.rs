@@ -15,7 +15,6 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
 use protocol::{Offset, PartitionId, Retention};
 
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     index::PartitionSpan,
     record::PartitionRow,
     segment::Segment,
+    sync::{Mutex, RwLock},
     tail::{PartitionTail, TailExtent},
 };
 

@@ -11,8 +11,6 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::{
     StoreId,
     fault::Fault,
@@ -20,6 +18,7 @@ use crate::{
     layout::{PAGE_BYTES, PART_HEADER_BYTES, PartOnPage, PartPlace, parts_on_page},
     record::CommitRecord,
     segment::parse_record,
+    sync::{Mutex, RwLock},
 };
 
 /// Of bytes that are as they were written, and mean nothing.

@@ -14,8 +14,6 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::{
     OpenError, ProbedFile, StateChange, StateTable, StoreId, StoreOptions,
     budget::{DiskBudget, Room},
@@ -31,6 +29,7 @@ use crate::{
     state::State,
     state_file::StateFile,
     store::{Counters, Shared},
+    sync::{Mutex, RwLock},
 };
 
 pub(crate) const STATE_FILE: &str = "state.redb";

@@ -22,7 +22,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
 use protocol::PartitionId;
 use redb::{Builder, Database};
 
@@ -38,6 +37,7 @@ use crate::{
     layout::{LOG_TABLE, PART_HEADER_BYTES, PartPlace},
     parts::{Locator, PartAt, PartMap, read_part, read_record},
     record::{self, CommitRecord, SegmentHeader, SnapshotRow},
+    sync::{Mutex, RwLock},
 };
 
 /// Sealed segments whose files are kept open.

@@ -10,12 +10,16 @@
 //!
 //! Start at [`State`].
 
-use std::{collections::BTreeMap, ops::Bound, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 
-use crate::{StateChange, StateTable, fault::Fault, state_file::StateFile};
+use crate::{
+    StateChange, StateTable,
+    fault::Fault,
+    state_file::StateFile,
+    sync::{self, Condvar, JoinHandle, Mutex},
+};
 
 /// How long changes wait in the overlay for others to be applied with: each transaction costs two syncs beside the
 /// committer's own.
@@ -74,7 +78,7 @@ impl State {
         });
         let projector = {
             let shared = shared.clone();
-            std::thread::Builder::new().name("weir-projector".into()).spawn(move || shared.project())?
+            sync::spawn("weir-projector", move || shared.project())?
         };
         Ok(State { shared, projector: Mutex::new(Some(projector)) })
     }

@@ -15,7 +15,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
     format::{FORMAT_KEY, FORMAT_TABLE, FileKind, FormatRow, RowPlace},
     probe,
     segment::{NEW_SUFFIX, remove_if_there},
+    sync::{RwLock, Turn},
 };
 
 type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -57,6 +57,8 @@ pub(crate) struct StateFile {
     store: StoreId,
     cache_bytes: usize,
     open: RwLock<OpenState>,
+    /// redb has locks that it holds while it reads and writes.
+    turn: Turn,
     /// A write or sync failed: what is open is a view of the file that never writes to it.
     failed: AtomicBool,
 }
@@ -83,6 +85,7 @@ impl StateFile {
             store,
             cache_bytes,
             open: RwLock::new(open),
+            turn: Turn::default(),
             failed: AtomicBool::new(false),
         };
         if disk_bytes.is_none() {
@@ -100,6 +103,7 @@ impl StateFile {
 
     /// After a failed write or sync: the file is only read from now on, until [`StateFile::replace`] has made another.
     pub(crate) fn abandon(&self) {
+        let _turn = self.turn.take();
         let mut open = self.open.write();
         open.meter.freeze();
         self.failed.store(true, Ordering::Release);
@@ -120,6 +124,7 @@ impl StateFile {
         let mut new = StateFile::open(&self.file_system, &new_path, None, self.store, self.cache_bytes)?;
         self.copy_to(&new)?;
         new.rename(&self.path)?;
+        let _turn = self.turn.take();
         let mut open = self.open.write();
         *open = new.open.into_inner();
         self.failed.store(false, Ordering::Release);
@@ -154,6 +159,7 @@ impl StateFile {
         if self.failed.load(Ordering::Acquire) {
             return Err(Fault::io(&self.path, "apply to", std::io::Error::other("a write to it failed before")));
         }
+        let _turn = self.turn.take();
         let open = self.open.read();
         let mut transaction = self.opened(open.db.as_ref())?.begin_write().map_err(self.fault("apply to"))?;
         transaction.set_two_phase_commit(true);
@@ -205,6 +211,7 @@ impl StateFile {
 
     pub(crate) fn get(&self, table: StateTable, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         let snapshot = self.snapshot()?;
+        let _turn = self.turn.take();
         let rows = match snapshot.open_table(row_table(table)) {
             Ok(rows) => rows,
             Err(TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -223,6 +230,7 @@ impl StateFile {
                 open.db = Some(probe::open_overlay(&*self.file_system, &self.path)?);
             }
         }
+        let _turn = self.turn.take();
         self.opened(self.open.read().db.as_ref())?.begin_read().map_err(self.fault("read"))
     }
 
@@ -234,6 +242,7 @@ impl StateFile {
         prefix: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), Fault> {
+        let _turn = self.turn.take();
         let rows = match snapshot.open_table(row_table(table)) {
             Ok(rows) => rows,
             Err(TableError::TableDoesNotExist(_)) => return Ok(()),
@@ -262,6 +271,7 @@ impl StateFile {
     }
 
     pub(crate) fn close(&self) -> Result<(), Fault> {
+        let _turn = self.turn.take();
         self.open.write().db.take().map_or(Ok(()), |db| db.close().map_err(self.fault("close")))
     }
 

@@ -10,14 +10,11 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
 use protocol::{Health, Offset, PartitionId, Retention};
 use thiserror::Error;
 
@@ -35,6 +32,7 @@ use crate::{
     scrub::{Scrub, ScrubProgress},
     segment::{Segment, SegmentDir},
     state::State,
+    sync::{self, JoinHandle, Mutex, Receiver, RecvTimeoutError, RwLock},
 };
 
 /// How long a segment that could not be sealed waits for the next try.
@@ -371,7 +369,7 @@ impl Store {
     /// # Errors
     /// See [`CommitError`].
     pub fn commit(&self, commit: Commit) -> Result<CommitReceipt, CommitError> {
-        let (sender, answer) = mpsc::sync_channel(1);
+        let (sender, answer) = sync::channel();
         self.submit(commit, Box::new(move |result| drop(sender.send(result))));
         answer.recv().unwrap_or(Err(CommitError::ShuttingDown))
     }
@@ -381,7 +379,7 @@ impl Store {
     /// # Errors
     /// See [`CommitError`].
     pub fn roll(&self) -> Result<(), CommitError> {
-        let (sender, answer) = mpsc::sync_channel(1);
+        let (sender, answer) = sync::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
         if let Err(job) = self.shared.queue.push(Job::Roll { done }) {
             job.refuse(CommitError::ShuttingDown);
@@ -575,16 +573,16 @@ fn start_threads(
     unsealed: Vec<Arc<Segment>>,
     budget: DiskBudget,
 ) -> std::io::Result<Threads> {
-    let (sender, to_seal) = mpsc::channel::<Arc<Segment>>();
+    let (sender, to_seal) = sync::channel::<Arc<Segment>>();
     unsealed.into_iter().for_each(|segment| drop(sender.send(segment)));
-    let sealer = std::thread::Builder::new().name("weir-sealer".into()).spawn(move || seal_all(&to_seal))?;
+    let sealer = sync::spawn("weir-sealer", move || seal_all(&to_seal))?;
     let committer = Committer::new(shared.clone(), active, budget, sender);
-    let committer = std::thread::Builder::new().name("weir-committer".into()).spawn(move || committer.run())?;
+    let committer = sync::spawn("weir-committer", move || committer.run())?;
     Ok(Threads { committer, sealer })
 }
 
 /// Seals what is left, until the committer ends. What cannot be sealed is tried again; its index stays in memory so long.
-fn seal_all(to_seal: &mpsc::Receiver<Arc<Segment>>) {
+fn seal_all(to_seal: &Receiver<Arc<Segment>>) {
     let mut unsealed: Vec<Arc<Segment>> = Vec::new();
     loop {
         let next = match unsealed.is_empty() {
