@@ -19,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use storage::{DirLock, FileEntry, FileSystem, OpenMode, Space, StoreFile};
+use parking_lot::{Mutex, MutexGuard};
+use storage::{DirLock, FileEntry, FileSystem, OpenMode, Space, StoreFile, sync};
 
 pub use blocks::Blocks;
 pub use crash::{Cut, Damage, Durable, Loss};
@@ -128,8 +128,14 @@ impl SimDisk {
         (state.begun_with.clone(), state.journal.clone())
     }
 
+    /// At each call another thread may come first.
+    fn called(&self) -> MutexGuard<'_, State> {
+        sync::pause();
+        self.0.lock()
+    }
+
     fn read<R>(&self, call: Call, read: impl FnOnce(&Tree) -> io::Result<R>) -> io::Result<R> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         state.call(call)?;
         read(&state.tree)
     }
@@ -204,7 +210,7 @@ fn split(path: &Path) -> io::Result<(PathBuf, String)> {
 
 impl FileSystem for SimDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         let missing: Vec<&Path> = dir.ancestors().take_while(|at| !state.tree.dirs.contains_key(*at)).collect();
         for path in missing.iter().rev() {
             state.call(Call::Create)?;
@@ -218,7 +224,7 @@ impl FileSystem for SimDisk {
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
-        let free = self.0.lock().locked.insert(dir.to_path_buf());
+        let free = self.called().locked.insert(dir.to_path_buf());
         Ok(free.then(|| Box::new(SimLock { disk: self.clone(), dir: dir.to_path_buf() }) as Box<dyn DirLock>))
     }
 
@@ -235,7 +241,7 @@ impl FileSystem for SimDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         state.call(if mode == OpenMode::New { Call::Create } else { Call::Open })?;
         let found = state.file_at(path);
         let file = match (mode, found) {
@@ -255,7 +261,7 @@ impl FileSystem for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         state.call(Call::Remove)?;
         state.file_at(path)?;
         let (dir, name) = split(path)?;
@@ -265,7 +271,7 @@ impl FileSystem for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         state.call(Call::Rename)?;
         let file = state.file_at(from)?;
         let ((dir, from), (to_dir, to)) = (split(from)?, split(to)?);
@@ -278,7 +284,7 @@ impl FileSystem for SimDisk {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.called();
         state.call(Call::Create)?;
         let file = state.file_at(from)?;
         if state.file_at(to).is_ok() {
@@ -295,7 +301,7 @@ impl FileSystem for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.lock().sync_dir(dir)
+        self.called().sync_dir(dir)
     }
 }
 
@@ -325,7 +331,7 @@ impl SimFile {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        change(&mut self.disk.0.lock())
+        change(&mut self.disk.called())
     }
 }
 
@@ -365,9 +371,9 @@ impl StoreFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        std::thread::sleep(SYNC_DURATION);
+        sync::sleep(SYNC_DURATION);
         // Also through a handle that only reads.
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.called();
         if let Err(error) = state.call(Call::Sync) {
             state.fail_sync(self.file);
             return Err(error);
@@ -379,7 +385,7 @@ impl StoreFile for SimFile {
     }
 
     fn forget_cached(&self) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.called();
         state.call(Call::Look)?;
         state.forget_cached(self.file);
         Ok(())

@@ -2,8 +2,8 @@
 //! of everything that was promised with everything that is there.
 //!
 //! Owns a disk that notes every call ([`disk`]), the workloads ([`workload`]) and the promises ([`invariants`]). The store
-//! is the real one with its threads, so the order of calls differs between two runs of a seed; what is submitted does
-//! not, and the journal of calls is the truth about each run.
+//! is the real one with its threads, which take turns as the seed says ([`schedule`]): a seed is one run, and always the
+//! same; the journal of calls is the truth about it.
 //!
 //! ```text
 //! seed -> workload -> store -> SimDisk: journal of calls, with the positions of submits and answers
@@ -23,6 +23,7 @@ pub mod model;
 pub mod observed;
 pub mod rng;
 pub mod run;
+pub mod schedule;
 pub mod session;
 pub mod tally;
 pub mod threads;

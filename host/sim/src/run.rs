@@ -13,6 +13,7 @@ use crate::{
     model::Model,
     observed::Observed,
     rng::Rng,
+    schedule::Stuck,
     session::{Session, Span, on_disk},
     tally::Tally,
     threads,
@@ -21,6 +22,12 @@ use crate::{
 
 /// Where the store lies. Neither directory is there before.
 const DIR: &str = "/disk/data";
+
+impl From<Stuck> for Failure {
+    fn from(stuck: Stuck) -> Self {
+        Violation::new("serves", stuck.to_string()).into()
+    }
+}
 
 /// How a run is done.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +173,7 @@ fn cut_all(
     positions.sort_unstable();
     let mut durable = begun_with.clone();
     let mut at = 0;
+    tally.digest(journal.len());
     for position in positions {
         journal[at..position].iter().for_each(|op| durable.step(op));
         at = position;
@@ -300,4 +308,27 @@ fn note_found(expected: &Expected, model: &Model, tally: &mut Tally) {
     tally.note_if("a failed commit was dropped", of(Fate::Failed).any(|number| number != last));
     tally.note_if("a partition had been deleted", model.next_id as usize > model.partitions.len());
     tally.note_if("a log start had moved", model.partitions.values().any(|log| log.log_start > 0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule;
+
+    fn digest(seed: u64) -> Tally {
+        let options = RunOptions { cuts: 3, ..RunOptions::default() };
+        schedule::run(seed, move || {
+            let mut tally = Tally::default();
+            run_seed(seed, options, &mut tally).map_err(|failure| failure.violation).unwrap();
+            tally
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_seed_is_the_same_whenever_it_runs() {
+        for seed in 1..=4 {
+            assert_eq!(digest(seed), digest(seed), "seed {seed}");
+        }
+    }
 }

@@ -6,12 +6,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use storage::{Commit, RetentionReport, StateChange, Store, StoreOptions};
+use storage::{
+    Commit, RetentionReport, StateChange, Store, StoreOptions,
+    sync::{self, JoinHandle, Receiver, Sender},
+};
 
 use crate::{
     clock::SimClock,
@@ -49,7 +52,7 @@ pub struct Span {
 pub struct Round<R> {
     what: &'static str,
     begun_at: usize,
-    thread: std::thread::JoinHandle<R>,
+    thread: JoinHandle<R>,
 }
 
 /// A store at work.
@@ -74,8 +77,8 @@ pub struct Session {
     pub stumbled: bool,
     store: Option<Store>,
     waiting: usize,
-    sender: mpsc::Sender<(u64, usize, Answer)>,
-    answers: mpsc::Receiver<(u64, usize, Answer)>,
+    sender: Sender<(u64, usize, Answer)>,
+    answers: Receiver<(u64, usize, Answer)>,
 }
 
 /// Options for a disk.
@@ -109,7 +112,7 @@ impl Session {
         base: Model,
         next_number: u64,
     ) -> Session {
-        let (sender, answers) = mpsc::channel();
+        let (sender, answers) = sync::channel();
         Session {
             era: Era::new(disk.position(), base.clone()),
             eras: Vec::new(),
@@ -216,7 +219,7 @@ impl Session {
         let store = self.store().clone();
         let begun_at = self.disk.position();
         let name = format!("weir-sim-{what}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || run(&store));
+        let thread = sync::spawn(name, move || run(&store));
         Round { what, begun_at, thread: thread.expect("the host has room for a thread") }
     }
 
@@ -248,7 +251,7 @@ impl Session {
         for _ in 0..HEALS_MAX {
             match Observed::of(self.store(), rng) {
                 // A state that could not be written or read is made anew some time after the disk healed.
-                Err(violation) if hit && violation.promise == "state" => std::thread::sleep(HEAL_INTERVAL),
+                Err(violation) if hit && violation.promise == "state" => sync::sleep(HEAL_INTERVAL),
                 observed => return invariants::check(&self.expected(), &observed?),
             }
         }

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::rng::Rng;
+
 /// What has to happen in a long run.
 pub const SOMETIMES: &[&str] = &[
     "a commit in flight survived",
@@ -38,10 +40,12 @@ pub const SOMETIMES: &[&str] = &[
 ];
 
 /// Counts by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Power cuts, each followed by an opening and a comparison of everything.
     pub cuts: u64,
+    /// What all of it came to, as one number: the same for the same seed.
+    pub digest: u64,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -62,9 +66,15 @@ impl Tally {
         }
     }
 
+    /// Something that is the same whenever the seed is.
+    pub fn digest(&mut self, number: usize) {
+        self.digest = Rng::new(self.digest ^ number as u64).number();
+    }
+
     /// Adds another's.
     pub fn add(&mut self, other: &Tally) {
         self.cuts += other.cuts;
+        self.digest ^= other.digest;
         for (what, count) in &other.counts {
             *self.counts.entry(what).or_default() += count;
         }

@@ -2,12 +2,24 @@
 //!
 //! Start at [`listen`].
 
-use std::{cell::Cell, path::Path, sync::Once};
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::{Arc, Once},
+};
 
 use parking_lot::Mutex;
-use storage::{FileSystem, InProcess, OpenError, ProbedFile, Prober};
+use storage::{FileSystem, InProcess, OpenError, ProbedFile, Prober, sync};
 
-static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whose they were, and what they said.
+static PANICS: Mutex<Vec<(Simulation, String)>> = Mutex::new(Vec::new());
+
+/// A simulation, by its scheduler; those of threads outside of any are together.
+type Simulation = Option<usize>;
+
+fn this_simulation() -> Simulation {
+    sync::scheduler().map(|scheduler| Arc::as_ptr(&scheduler).cast::<()>() as usize)
+}
 
 thread_local! {
     static PROBING: Cell<bool> = const { Cell::new(false) };
@@ -25,7 +37,7 @@ pub fn listen() {
                 return;
             }
             if name.starts_with("weir-") {
-                PANICS.lock().push(format!("thread `{name}` panicked: {info}"));
+                PANICS.lock().push((this_simulation(), format!("thread `{name}` panicked: {info}")));
             } else {
                 before(info);
             }
@@ -33,11 +45,12 @@ pub fn listen() {
     });
 }
 
-/// The first panic since the last call.
+/// The first panic of this simulation since the last call.
 pub fn take_panic() -> Option<String> {
+    let this = this_simulation();
     let mut panics = PANICS.lock();
-    let first = panics.first().cloned();
-    panics.clear();
+    let first = panics.iter().find(|(of, _)| *of == this).map(|(_, panic)| panic.clone());
+    panics.retain(|(of, _)| *of != this);
     first
 }
 

@@ -178,7 +178,7 @@ impl Workload {
             }
             if attempt >= 3 {
                 session.disk.set_faults(None);
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                storage::sync::sleep(std::time::Duration::from_millis(5));
             }
         }
         Err(Violation::new("serves", "no commit is taken any more after a fault that is over"))

@@ -12,6 +12,7 @@ use sim::{
     clock::now,
     disk::Tree,
     run::{Failure, RunOptions, run_seed},
+    schedule,
     tally::Tally,
 };
 
@@ -110,9 +111,12 @@ impl Run {
 pub(crate) fn run_watched(seed: u64, options: RunOptions, total: &mut Tally) -> Option<Box<Failure>> {
     let (sender, result) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut tally = Tally::default();
-        let failure = run_seed(seed, options, &mut tally).err();
-        let _ = sender.send((tally, failure));
+        let scheduled = schedule::run(seed, move || {
+            let mut tally = Tally::default();
+            let failure = run_seed(seed, options, &mut tally).err();
+            (tally, failure)
+        });
+        let _ = sender.send(scheduled.unwrap_or_else(|stuck| (Tally::default(), Some(Failure::from(stuck).into()))));
     });
     match result.recv_timeout(SEED_DURATION_MAX) {
         Ok((tally, failure)) => {
