@@ -15,6 +15,7 @@
 //!
 //! Start at [`run::run_seed`].
 
+pub mod checker;
 pub mod clock;
 pub mod disk;
 pub mod history;
