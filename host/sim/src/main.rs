@@ -21,11 +21,14 @@ enum Command {
     Run(cmd::run::Run),
     /// Cuts the power of one seed again, and again: threads take turns as they like
     Replay(cmd::replay::Replay),
+    /// Judges a history of what clients of a broker saw
+    Check(cmd::check::Check),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Check(check) => check.run(),
     }
 }

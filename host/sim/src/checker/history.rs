@@ -3,10 +3,10 @@
 //! ```text
 //! {"partitions":[{"name":"orders/0","dead_letters":1},{"name":"orders.dlq/0"}]}
 //! {"at_us":10,"client":0,"what":{"send":{"partition":0,"first":0,"fates":["k","d"]}}}
-//! {"at_us":41,"client":0,"what":{"ack":{"partition":0,"first":0,"count":2,"base_offset":0,"next_offset":2,"books":[2,1,1,1,0,0]}}}
+//! {"at_us":41,"client":0,"what":{"refused":{"partition":0,"first":0,"count":2}}}
 //! ```
-//! The order of the events is one that agrees with time: a question stands before whatever happened after it was asked, and
-//! an answer after whatever happened before it was there. A recorder that appends under a lock gives just that.
+//! The order of the events is one that agrees with time: a question stands before whatever happened after it was asked,
+//! and an answer after whatever happened before it was there. A recorder that appends under a lock gives just that.
 //!
 //! Start at [`History`] and [`What`].
 
@@ -37,7 +37,7 @@ pub struct Partition {
 /// Something a client did or saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Microseconds since the beginning, on a clock that only goes forward. For people: the order of events is what counts.
+    /// Microseconds since the beginning, on a clock that only goes forward. For people: what counts is the order of events.
     pub at_us: u64,
     /// Who. One that sends is a producer, and keeps its number for as long as its records have an order.
     pub client: u32,

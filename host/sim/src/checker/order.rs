@@ -67,7 +67,12 @@ fn by_time(known: &Known<'_>, found: &mut Findings<'_>) {
                 for index in 0..fates.len() as u64 {
                     found.step();
                     let record = RecordId { producer: happened.client, partition: *partition, number: first + index };
-                    let Some(offset) = known.sent(record).and_then(place).filter(|offset| *offset < floor) else {
+                    let Some(offset) = known
+                        .sent(record)
+                        .filter(|sent| sent.event == event)
+                        .and_then(place)
+                        .filter(|offset| *offset < floor)
+                    else {
                         continue;
                     };
                     let evidence = Evidence::at(*partition, offset).of(record).event(event);

@@ -15,7 +15,11 @@ pub(super) fn check(known: &Known<'_>, found: &mut Findings<'_>) {
         let batch = (0..fates.len() as u64).filter_map(|index| Some((index, id(index), known.sent(id(index))?)));
         let batch: Vec<(u64, RecordId, &Sent)> = batch.collect();
         let is_judged_elsewhere = |sent: &Sent| {
-            sent.event != event || sent.acked_at().is_some() || sent.astray || sent.stored_again.is_some()
+            sent.event != event
+                || sent.acked_at().is_some()
+                || sent.is_refused()
+                || sent.astray
+                || sent.stored_again.is_some()
         };
         if batch.len() < 2 || batch.iter().any(|(_, _, sent)| is_judged_elsewhere(sent)) {
             continue;
