@@ -18,7 +18,8 @@
 //! - One fault is one kind of violation where that can be told; what follows from it is not told again.
 //! - What cannot be known is no violation: records without an answer, and those before the log's start.
 //!
-//! Transforms of a history keep a record or take it out; what they do with each is known when it is sent ([`Fate`]).
+//! Transforms of a history keep a record or take it out; what they do with each is known when it is sent
+//! ([`history::Fate`]).
 //!
 //! Start at [`check`].
 

@@ -37,7 +37,7 @@ pub struct Partition {
 /// Something a client did or saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Microseconds since the beginning, on a clock that only goes forward. For people: what counts is the order of events.
+    /// Microseconds since the beginning, on a clock that only goes forward. For people: the order of events counts.
     pub at_us: u64,
     /// Who. One that sends is a producer, and keeps its number for as long as its records have an order.
     pub client: u32,

@@ -4,6 +4,7 @@
 mod edit;
 mod model;
 mod plantings;
+mod spoil;
 
 use std::collections::BTreeSet;
 
