@@ -12,7 +12,7 @@ mod journal;
 mod tree;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,7 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use storage::{DirLock, FileEntry, FileSystem, OpenMode, Space, StoreFile, sync};
 
 pub use blocks::Blocks;
-pub use crash::{Cut, Damage, Durable, Loss};
+pub use crash::{Cut, CutModel, Damage, Durable, Loss};
 pub use faults::{FaultKind, Faults};
 pub use journal::{FileId, Op};
 pub use tree::{Node, Tree};
@@ -31,8 +31,8 @@ pub use tree::{Node, Tree};
 use self::faults::Call;
 use crate::rng::Rng;
 
-/// So large that the budget never matters.
-const SPACE: Space = Space { total_bytes: 1 << 40, available_bytes: 1 << 40 };
+/// So large that no budget matters.
+const CAPACITY_BYTES: u64 = 1 << 40;
 
 /// How long a sync takes: long enough for commits to gather behind it, as they do on a disk.
 const SYNC_DURATION: Duration = Duration::from_micros(60);
@@ -56,7 +56,14 @@ pub struct SimDisk(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     begun_with: Durable,
+    /// What is durable after so many entries of the journal: made when it is asked for.
+    durable: (Durable, usize),
     tree: Tree,
+    /// Handles on each file: one without a name keeps its blocks as long as there is one.
+    handles: BTreeMap<FileId, usize>,
+    capacity_bytes: u64,
+    taken_bytes: u64,
+    unplugged: bool,
     next_file: FileId,
     journal: Vec<Op>,
     locked: BTreeSet<PathBuf>,
@@ -79,8 +86,13 @@ impl SimDisk {
     pub fn after_kill(tree: Tree, durable: Durable, seed: u64) -> SimDisk {
         let next_file = durable.files().max().map_or(1, |last| last + 1);
         SimDisk(Arc::new(Mutex::new(State {
-            begun_with: durable,
+            begun_with: durable.clone(),
+            durable: (durable, 0),
+            taken_bytes: tree.files.values().map(Blocks::disk_bytes).sum(),
             tree,
+            handles: BTreeMap::new(),
+            capacity_bytes: CAPACITY_BYTES,
+            unplugged: false,
             next_file,
             journal: Vec::new(),
             locked: BTreeSet::new(),
@@ -96,6 +108,29 @@ impl SimDisk {
     pub fn lying(self, lie: Lie) -> SimDisk {
         self.0.lock().lie = lie;
         self
+    }
+
+    /// How large it is. Where more than that is on it already there is room for nothing.
+    #[must_use]
+    pub fn sized(self, bytes: u64) -> SimDisk {
+        self.0.lock().capacity_bytes = bytes;
+        self
+    }
+
+    /// Somebody makes room: as much as there is on a large disk.
+    pub fn make_room(&self) {
+        self.0.lock().capacity_bytes = CAPACITY_BYTES;
+    }
+
+    /// What is taken of it.
+    #[must_use]
+    pub fn taken_bytes(&self) -> u64 {
+        self.0.lock().taken_bytes
+    }
+
+    /// Lets every call fail from now on, for ever: for a store that is of no more interest.
+    pub fn unplug(&self) {
+        self.0.lock().unplugged = true;
     }
 
     /// Lets calls fail from now on, or no more.
@@ -128,6 +163,13 @@ impl SimDisk {
         (state.begun_with.clone(), state.journal.clone())
     }
 
+    /// The same, but for what was done later.
+    #[must_use]
+    pub fn history_until(&self, position: usize) -> (Durable, Vec<Op>) {
+        let state = self.0.lock();
+        (state.begun_with.clone(), state.journal[..position].to_vec())
+    }
+
     /// At each call another thread may come first.
     fn called(&self) -> MutexGuard<'_, State> {
         sync::pause();
@@ -144,6 +186,9 @@ impl SimDisk {
 impl State {
     /// Counts a call, which fails if it is its turn to.
     fn call(&mut self, call: Call) -> io::Result<()> {
+        if self.unplugged {
+            return Err(io::Error::other("there is no such disk any more"));
+        }
         let Some(faults) = self.faults.as_mut().filter(|faults| faults.kind.hits(call)) else { return Ok(()) };
         if faults.after > 0 {
             faults.after -= 1;
@@ -157,7 +202,7 @@ impl State {
         Err(faults.kind.error())
     }
 
-    fn entries(&mut self, dir: &Path) -> io::Result<&mut std::collections::BTreeMap<String, Node>> {
+    fn entries(&mut self, dir: &Path) -> io::Result<&mut BTreeMap<String, Node>> {
         self.tree.dirs.get_mut(dir).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -168,12 +213,42 @@ impl State {
     }
 
     fn blocks(&mut self, file: FileId) -> &mut Blocks {
-        self.tree.files.get_mut(&file).expect("files are never forgotten")
+        self.tree.files.get_mut(&file).expect("a file is forgotten when nobody has it")
     }
 
-    fn write(&mut self, file: FileId, offset: u64, data: &[u8]) {
-        self.blocks(file).write(offset, data);
+    /// Changes a file, and counts what it takes.
+    fn change(&mut self, file: FileId, change: impl FnOnce(&mut Blocks)) {
+        let blocks = self.tree.files.get_mut(&file).expect("a file is forgotten when nobody has it");
+        let before = blocks.disk_bytes();
+        change(blocks);
+        self.taken_bytes = self.taken_bytes - before + blocks.disk_bytes();
+    }
+
+    /// Whether there are blocks for a range of a file.
+    fn room_for(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        let left = self.capacity_bytes.saturating_sub(self.taken_bytes);
+        let missing = self.blocks(file).missing_bytes(offset, bytes);
+        if missing > left {
+            self.faults_hit[FaultKind::Full as usize] += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room_for(file, offset, data.len() as u64)?;
+        self.change(file, |blocks| blocks.write(offset, data));
         self.journal.push(Op::Write { file, offset, data: data.into() });
+        Ok(())
+    }
+
+    /// Gives back the blocks of a file that has neither name nor handle.
+    fn forget_if_unused(&mut self, file: FileId) {
+        let is_named = self.tree.dirs.values().flat_map(BTreeMap::values).any(|node| node.file() == Some(file));
+        if !is_named && !self.handles.contains_key(&file) {
+            let blocks = self.tree.files.remove(&file);
+            self.taken_bytes -= blocks.map_or(0, |blocks| blocks.disk_bytes());
+        }
     }
 
     fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
@@ -196,9 +271,11 @@ impl State {
 
     /// Reads are from the disk now: what a failed sync dropped is gone, what waits for a sync is not.
     fn forget_cached(&mut self, file: FileId) {
-        let mut durable = self.begun_with.clone();
-        self.journal.iter().for_each(|op| durable.step(op));
-        *self.blocks(file) = durable.seen_of(file);
+        let (durable, until) = &mut self.durable;
+        self.journal[*until..].iter().for_each(|op| durable.step(op));
+        *until = self.journal.len();
+        let seen = durable.seen_of(file);
+        self.change(file, |blocks| *blocks = seen);
     }
 }
 
@@ -257,16 +334,18 @@ impl FileSystem for SimDisk {
             }
             (_, found) => found?,
         };
+        *state.handles.entry(file).or_default() += 1;
         Ok(Arc::new(SimFile { disk: self.clone(), file, writable: mode != OpenMode::ReadOnly }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.called();
         state.call(Call::Remove)?;
-        state.file_at(path)?;
+        let file = state.file_at(path)?;
         let (dir, name) = split(path)?;
         state.entries(&dir)?.remove(&name);
         state.journal.push(Op::Remove { dir, name });
+        state.forget_if_unused(file);
         Ok(())
     }
 
@@ -278,8 +357,11 @@ impl FileSystem for SimDisk {
         assert_eq!(dir, to_dir, "a store renames within a directory");
         let entries = state.entries(&dir)?;
         entries.remove(&from);
-        entries.insert(to.clone(), Node::File(file));
+        let replaced = entries.insert(to.clone(), Node::File(file)).and_then(Node::file);
         state.journal.push(Op::Rename { dir, from, to, file });
+        if let Some(replaced) = replaced.filter(|replaced| *replaced != file) {
+            state.forget_if_unused(replaced);
+        }
         Ok(())
     }
 
@@ -297,7 +379,10 @@ impl FileSystem for SimDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
-        self.read(Call::Look, |_| Ok(SPACE))
+        let mut state = self.called();
+        state.call(Call::Look)?;
+        let available_bytes = state.capacity_bytes.saturating_sub(state.taken_bytes);
+        Ok(Space { total_bytes: state.capacity_bytes, available_bytes })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -335,6 +420,18 @@ impl SimFile {
     }
 }
 
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.0.lock();
+        let handles = state.handles.get_mut(&self.file).expect("a handle is counted from its opening on");
+        *handles -= 1;
+        if *handles == 0 {
+            state.handles.remove(&self.file);
+            state.forget_if_unused(self.file);
+        }
+    }
+}
+
 impl StoreFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         self.disk.read(Call::Look, |tree| Ok(tree.files[&self.file].len()))
@@ -349,13 +446,12 @@ impl StoreFile for SimFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.change(|state| match state.call(Call::Write) {
-            Ok(()) => {
-                state.write(self.file, offset, data);
-                Ok(())
-            }
+            Ok(()) => state.write(self.file, offset, data),
             Err(error) => {
                 // A write that fails has often done a part of its work.
-                state.write(self.file, offset, &data[..data.len() / 2]);
+                if !state.unplugged {
+                    let _ = state.write(self.file, offset, &data[..data.len() / 2]);
+                }
                 Err(error)
             }
         })
@@ -364,7 +460,7 @@ impl StoreFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change(|state| {
             state.call(Call::Resize)?;
-            state.blocks(self.file).set_len(len);
+            state.change(self.file, |blocks| blocks.set_len(len));
             state.journal.push(Op::SetLen { file: self.file, len });
             Ok(())
         })
@@ -375,7 +471,9 @@ impl StoreFile for SimFile {
         // Also through a handle that only reads.
         let mut state = self.disk.called();
         if let Err(error) = state.call(Call::Sync) {
-            state.fail_sync(self.file);
+            if !state.unplugged {
+                state.fail_sync(self.file);
+            }
             return Err(error);
         }
         if state.lie != Lie::Syncs {
@@ -391,14 +489,19 @@ impl StoreFile for SimFile {
         Ok(())
     }
 
-    fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
-        self.change(|state| state.call(Call::Grow))
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.change(|state| {
+            state.call(Call::Grow)?;
+            state.room_for(self.file, offset, bytes)?;
+            state.change(self.file, |blocks| blocks.allocate(offset, bytes));
+            Ok(())
+        })
     }
 
     fn release(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.change(|state| {
             state.call(Call::Resize)?;
-            state.blocks(self.file).zero(offset, bytes);
+            state.change(self.file, |blocks| blocks.zero(offset, bytes));
             state.journal.push(Op::Release { file: self.file, offset, bytes });
             Ok(())
         })

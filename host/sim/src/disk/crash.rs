@@ -43,6 +43,66 @@ impl Loss {
     pub const EVERY: [Loss; 6] = [Loss::All, Loss::None, Loss::Suffix, Loss::Writes, Loss::Sectors, Loss::Torn];
 }
 
+/// What is assumed of the machine whose power is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CutModel {
+    /// Nothing survives that was not synced.
+    None,
+    /// Writes survive in their order, up to a moment.
+    Prefix,
+    /// Any of the writes survive, each whole.
+    Subset,
+    /// Any of their sectors of 512 bytes survive.
+    Sectors,
+    /// Writes survive up to a moment, and the one of that moment is torn within a sector.
+    Torn,
+    /// Each file by another of these.
+    Mixed,
+    /// The program is killed, and the machine runs on: nothing is lost, and nothing more is durable.
+    Kill,
+}
+
+impl CutModel {
+    /// Every model.
+    pub const EVERY: [CutModel; 7] = [
+        CutModel::None,
+        CutModel::Prefix,
+        CutModel::Subset,
+        CutModel::Sectors,
+        CutModel::Torn,
+        CutModel::Mixed,
+        CutModel::Kill,
+    ];
+
+    /// What it is called on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CutModel::None => "none",
+            CutModel::Prefix => "prefix",
+            CutModel::Subset => "subset",
+            CutModel::Sectors => "sectors",
+            CutModel::Torn => "torn",
+            CutModel::Mixed => "mixed",
+            CutModel::Kill => "kill",
+        }
+    }
+
+    /// A cut by it; `None` where nothing is lost. Names are lost whatever becomes of bytes.
+    pub fn cut(self, rng: &mut Rng) -> Option<Cut> {
+        let bytes = match self {
+            CutModel::None => Some(Loss::All),
+            CutModel::Prefix => Some(Loss::Suffix),
+            CutModel::Subset => Some(Loss::Writes),
+            CutModel::Sectors => Some(Loss::Sectors),
+            CutModel::Torn => Some(Loss::Torn),
+            CutModel::Mixed => None,
+            CutModel::Kill => return None,
+        };
+        Some(Cut { bytes, names: rng.pick(&[Loss::All, Loss::None, Loss::Suffix, Loss::Writes]) })
+    }
+}
+
 /// How a cut treats what was not synced.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
@@ -274,10 +334,10 @@ impl FileState {
         let kept = rng.below(self.changes.len() + 1);
         // Lengths live in the inode: the later ones replace the earlier, whatever became of the data.
         let len_kept = match loss {
-            Loss::All => 0,
             Loss::None => self.changes.len(),
-            Loss::Suffix => kept,
-            Loss::Writes | Loss::Sectors | Loss::Torn => rng.below(self.changes.len() + 1),
+            Loss::All if rng.percent(50) => 0,
+            Loss::Suffix if rng.percent(50) => kept,
+            _ => rng.below(self.changes.len() + 1),
         };
         for (at, change) in self.changes.iter().enumerate() {
             match change {
