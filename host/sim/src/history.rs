@@ -4,12 +4,13 @@
 //!
 //! Start at [`Era`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use protocol::PartitionId;
 use storage::{Commit, CommitError};
 
-use crate::model::{Batch, Model};
+use crate::model::{Model, Written};
 
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Answer {
     Failed,
     /// Nothing of it was written.
     Refused(String),
+    /// Nothing of it was written, for want of room.
+    Full(String),
 }
 
 impl Answer {
@@ -32,6 +35,7 @@ impl Answer {
         match result {
             Ok(receipt) => Answer::Acked { sequence: receipt.sequence },
             Err(CommitError::Failed { .. }) => Answer::Failed,
+            Err(CommitError::Full { why }) => Answer::Full(why),
             Err(error) => Answer::Refused(error.to_string()),
         }
     }
@@ -44,8 +48,8 @@ pub struct Submitted {
     pub number: u64,
     /// The commit.
     pub commit: Commit,
-    /// The batches of its appends, one each.
-    pub batches: Vec<Batch>,
+    /// The batches of its appends, in their order.
+    pub written: Vec<Written>,
     /// The journal's position just before.
     pub at: usize,
     /// The answer, and the journal's position just after.
@@ -65,6 +69,19 @@ pub struct Shown {
     pub high_watermark: u64,
 }
 
+/// A batch that a reader was given.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The journal's position just after.
+    pub at: usize,
+    /// From which partition.
+    pub id: PartitionId,
+    /// Its first offset.
+    pub start: u64,
+    /// All of it.
+    pub bytes: Bytes,
+}
+
 /// A round of retention: it moves log starts by commits of its own.
 #[derive(Debug, Clone)]
 pub struct Round {
@@ -82,9 +99,11 @@ pub struct Era {
     /// What was there then.
     pub base: Model,
     /// What was submitted since, in order.
-    pub commits: Vec<Submitted>,
-    /// What was shown since.
+    pub commits: Vec<Arc<Submitted>>,
+    /// Where partitions stood since, to readers.
     pub shown: Vec<Shown>,
+    /// What readers were given since.
+    pub read: Vec<Read>,
     /// Rounds of retention since.
     pub rounds: Vec<Round>,
 }
@@ -106,11 +125,15 @@ pub struct Expected {
     /// What is there in any case.
     pub base: Model,
     /// What may be there, in order, and what must.
-    pub commits: Vec<(Submitted, Fate)>,
-    /// What was shown of partitions before the cut.
+    pub commits: Vec<(Arc<Submitted>, Fate)>,
+    /// Where partitions stood before the cut, to readers.
     pub shown: BTreeMap<PartitionId, Shown>,
+    /// What readers were given before the cut.
+    pub read: Vec<Read>,
     /// How far each round of retention may have moved log starts.
     pub rounds: Vec<Round>,
+    /// The state was lost with its file, and made anew from what segments there are.
+    pub state_lost: bool,
 }
 
 impl Round {
@@ -125,7 +148,7 @@ impl Era {
     /// A life that begins with this.
     #[must_use]
     pub fn new(opened_at: usize, base: Model) -> Era {
-        Era { opened_at, base, commits: Vec::new(), shown: Vec::new(), rounds: Vec::new() }
+        Era { opened_at, base, commits: Vec::new(), shown: Vec::new(), read: Vec::new(), rounds: Vec::new() }
     }
 
     /// What may be there after a cut at a position of the journal.
@@ -136,7 +159,7 @@ impl Era {
             Some((at, Answer::Acked { .. })) if *at <= cut => Some(Fate::Acked),
             Some((_, Answer::Acked { .. })) => Some(Fate::OnItsWay),
             Some((_, Answer::Failed)) => Some(Fate::Failed),
-            Some((_, Answer::Refused(_))) => None,
+            Some((_, Answer::Refused(_) | Answer::Full(_))) => None,
             None => unreachable!("every commit is answered before a history is looked at"),
         };
         let commits = submitted.filter_map(|submitted| Some((submitted.clone(), fate(submitted)?))).collect();
@@ -146,7 +169,8 @@ impl Era {
             before.log_start = before.log_start.max(now.log_start);
             before.high_watermark = before.high_watermark.max(now.high_watermark);
         }
+        let read = self.read.iter().filter(|read| read.at <= cut).cloned().collect();
         let rounds = self.rounds.iter().filter(|round| round.begun_at < cut).cloned().collect();
-        Expected { base: self.base.clone(), commits, shown, rounds }
+        Expected { base: self.base.clone(), commits, shown, read, rounds, state_lost: false }
     }
 }

@@ -3,11 +3,14 @@
 //! Start at [`check`].
 
 mod acked;
+mod agree;
+mod compacted;
 mod coverage;
 mod failed;
-mod prefix;
+mod retried;
 mod serves;
-mod state;
+mod shown;
+mod torn;
 mod watermarks;
 
 use std::fmt;
@@ -48,16 +51,21 @@ impl std::error::Error for Violation {}
 /// The first promise that was not kept.
 pub fn check(expected: &Expected, observed: &Observed) -> Result<Model, Violation> {
     coverage::check(observed)?;
-    acked::check(expected, observed)?;
+    acked::check_last(expected, observed)?;
     failed::check(expected, observed)?;
-    let model = prefix::settle(expected, observed)?;
+    let mut model = torn::settle(expected, observed)?;
     watermarks::check(expected, &model, observed)?;
-    prefix::check(&model, observed)?;
-    state::check(&model, observed)?;
+    acked::check(expected, &model, observed)?;
+    shown::check(expected, &model, observed)?;
+    torn::check(&model, observed)?;
+    retried::check(observed)?;
+    agree::check(expected, &model, observed)?;
     // How far retention had come is for the store to say, within bounds that were checked.
-    let mut model = model;
     for (id, log) in &mut model.partitions {
         log.log_start = observed.partitions[id].log_start;
+    }
+    if expected.state_lost {
+        model.state.clone_from(&observed.state);
     }
     Ok(model)
 }

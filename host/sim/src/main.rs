@@ -19,7 +19,7 @@ struct Arguments {
 enum Command {
     /// Cuts the power of many seeds
     Run(cmd::run::Run),
-    /// Cuts the power of one seed again, and again: threads take turns as they like
+    /// Cuts the power of one seed again, as it was
     Replay(cmd::replay::Replay),
     /// Judges a history of what clients of a broker saw
     Check(cmd::check::Check),

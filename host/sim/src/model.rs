@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use protocol::{PartitionId, Retention};
+use protocol::{PartitionId, RecordBatch, Retention};
 use storage::{Commit, PartitionChange, StateChange, StateTable};
+
+use crate::rows::{ProducerRow, TopicRow};
 
 /// In which table each commit leaves its number.
 pub const MARKER_TABLE: StateTable = StateTable::Positions;
@@ -21,8 +23,19 @@ pub struct Batch {
     pub start: u64,
     /// Behind its last.
     pub end: u64,
+    /// Whose it is.
+    pub producer: Option<u64>,
     /// All of it.
     pub bytes: Bytes,
+}
+
+impl Batch {
+    /// The sequence of its first record, if it has one.
+    #[must_use]
+    pub fn sequence(&self) -> Option<u32> {
+        let batch = RecordBatch::decode(self.bytes.clone()).ok()?;
+        batch.header().producer().map(|producer| producer.base_sequence.0)
+    }
 }
 
 /// One partition.
@@ -34,8 +47,19 @@ pub struct Log {
     pub next_offset: u64,
     /// When its records may go.
     pub retention: Retention,
+    /// It compacts by key, or did once.
+    pub compacts: bool,
     /// All that were appended.
     pub batches: Vec<Batch>,
+}
+
+/// A batch of a commit.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// To which partition.
+    pub partition: PartitionId,
+    /// What.
+    pub batch: Batch,
 }
 
 /// What a store should look like.
@@ -54,42 +78,65 @@ impl Model {
     ///
     /// # Panics
     /// When the commit is not one that a store would admit.
-    pub fn apply(&mut self, commit: &Commit, batches: &[Batch]) {
+    pub fn apply(&mut self, commit: &Commit, written: &[Written]) {
         for change in &commit.partitions {
             if let PartitionChange::Create { id, retention } = *change {
-                let log = Log { log_start: 0, next_offset: 0, retention, batches: Vec::new() };
+                let compacts = retention.compacts();
+                let log = Log { log_start: 0, next_offset: 0, retention, compacts, batches: Vec::new() };
                 self.partitions.insert(id, log);
                 self.next_id = self.next_id.max(id.0 + 1);
             }
         }
-        let mut batches = batches.iter();
         for append in &commit.appends {
-            let log = self.partitions.get_mut(&append.partition).expect("appends are to partitions that exist");
+            let log = self.log(append.partition);
             assert_eq!(log.next_offset, append.cover_start.0, "appends begin where the log ends");
             log.next_offset = append.cover_end.0;
-            if append.batches.is_some() {
-                log.batches.push(batches.next().expect("each append has its batch").clone());
+        }
+        written.iter().for_each(|written| self.log(written.partition).batches.push(written.batch.clone()));
+        commit.partitions.iter().for_each(|change| self.apply_change(change));
+        commit.state.iter().for_each(|change| self.apply_state(change));
+    }
+
+    fn apply_change(&mut self, change: &PartitionChange) {
+        match *change {
+            PartitionChange::Create { .. } => {}
+            PartitionChange::SetRetention { id, retention } => {
+                let log = self.log(id);
+                log.retention = retention;
+                log.compacts |= retention.compacts();
+            }
+            PartitionChange::Delete { id } => drop(self.partitions.remove(&id)),
+            PartitionChange::SetLogStart { id, offset } => {
+                let log = self.log(id);
+                log.log_start = log.log_start.max(offset.0);
             }
         }
-        for change in &commit.partitions {
-            match *change {
-                PartitionChange::Create { .. } => {}
-                PartitionChange::SetRetention { id, retention } => {
-                    self.partitions.get_mut(&id).expect("it exists").retention = retention;
-                }
-                PartitionChange::Delete { id } => drop(self.partitions.remove(&id)),
-                PartitionChange::SetLogStart { id, offset } => {
-                    let log = self.partitions.get_mut(&id).expect("it exists");
-                    log.log_start = log.log_start.max(offset.0);
-                }
-            }
-        }
-        for StateChange { table, key, value } in &commit.state {
-            match value {
-                Some(value) => self.state.insert((*table, key.clone()), value.clone()),
-                None => self.state.remove(&(*table, key.clone())),
-            };
-        }
+    }
+
+    fn apply_state(&mut self, StateChange { table, key, value }: &StateChange) {
+        match value {
+            Some(value) => self.state.insert((*table, key.clone()), value.clone()),
+            None => self.state.remove(&(*table, key.clone())),
+        };
+    }
+
+    fn log(&mut self, id: PartitionId) -> &mut Log {
+        self.partitions.get_mut(&id).expect("a commit is about partitions that exist")
+    }
+
+    /// The topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = (u8, TopicRow)> {
+        let rows = self.state.iter().filter(|((table, _), _)| *table == StateTable::Catalog);
+        rows.filter_map(|((_, key), value)| Some((TopicRow::name(key)?, TopicRow::decode(value)?)))
+    }
+
+    /// The answers to a producer's last batches.
+    pub fn answers(&self, partition: PartitionId, producer: u64) -> impl Iterator<Item = ProducerRow> {
+        let prefix = Bytes::from(ProducerRow::prefix(partition, producer));
+        let rows = self.state.range((StateTable::Producers, prefix.clone())..);
+        let rows =
+            rows.take_while(move |((table, key), _)| *table == StateTable::Producers && key.starts_with(&prefix));
+        rows.filter_map(|(_, value)| ProducerRow::decode(value))
     }
 
     /// The number of the last commit.

@@ -66,6 +66,32 @@ impl Observed {
     }
 }
 
+/// Reads a piece of a partition: the offset and bytes of each batch.
+pub(crate) fn read_from(
+    store: &Store,
+    id: PartitionId,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Vec<(u64, Bytes)>, Violation> {
+    let unreadable = |error| Violation::new("coverage", format!("partition {id} cannot be read at {from}: {error}"));
+    let mut batches = Vec::new();
+    split(id, store.read(id, from, bytes_max).map_err(unreadable)?.batches, &mut batches)?;
+    Ok(batches)
+}
+
+/// Takes runs of batches apart.
+fn split(id: PartitionId, runs: Vec<Bytes>, batches: &mut Vec<(u64, Bytes)>) -> Result<(), Violation> {
+    for mut run in runs {
+        while !run.is_empty() {
+            let Ok(Some(batch)) = RecordBatch::split_first(&mut run) else {
+                return Err(Violation::new("torn", format!("partition {id} has half a batch after {}", batches.len())));
+            };
+            batches.push((batch.header().base_offset.0, batch.bytes().clone()));
+        }
+    }
+    Ok(())
+}
+
 fn read_log(store: &Store, id: PartitionId, bytes_max: usize) -> Result<SeenLog, Violation> {
     let place = store.partition(id).ok_or_else(|| Violation::new("coverage", format!("partition {id} went away")))?;
     let mut next = place.log_start_offset;
@@ -74,15 +100,7 @@ fn read_log(store: &Store, id: PartitionId, bytes_max: usize) -> Result<SeenLog,
         let outcome = store.read(id, next, bytes_max);
         let outcome = outcome
             .map_err(|error| Violation::new("coverage", format!("partition {id} cannot be read at {next}: {error}")))?;
-        for mut run in outcome.batches {
-            while !run.is_empty() {
-                let batch = RecordBatch::split_first(&mut run);
-                let Ok(Some(batch)) = batch else {
-                    return Err(Violation::new("coverage", format!("partition {id} at {next}: half a batch")));
-                };
-                batches.push((batch.header().base_offset.0, batch.bytes().clone()));
-            }
-        }
+        split(id, outcome.batches, &mut batches)?;
         steps.push((next.0, outcome.next_offset.0));
         if outcome.next_offset <= next {
             break;

@@ -5,25 +5,28 @@
 //! Start at [`Session::submit`].
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use protocol::{Offset, PartitionId, RecordBatch};
 use storage::{
-    Commit, RetentionReport, StateChange, Store, StoreOptions,
+    Commit, RetentionReport, StateChange, StateTable, Store, StoreOptions,
     sync::{self, JoinHandle, Receiver, Sender},
 };
 
 use crate::{
     clock::SimClock,
     disk::SimDisk,
-    history::{self, Answer, Era, Expected, Shown, Submitted},
+    history::{self, Answer, Era, Expected, Read, Shown, Submitted},
     invariants::{self, Violation},
-    model::{Batch, MARKER_KEY, MARKER_TABLE, Model},
-    observed::Observed,
+    model::{MARKER_KEY, MARKER_TABLE, Model, Written},
+    observed::{Observed, read_from},
     rng::Rng,
+    rows::ProducerRow,
     tally::Tally,
     threads::QuietProber,
 };
@@ -36,6 +39,12 @@ const HEAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// At most so often: the store tries once a second.
 const HEALS_MAX: usize = 100;
+
+/// What a reader asks for at a time. Bytes.
+const READ_BYTES: usize = 20_000;
+
+/// How many batches of producers are kept for being sent again.
+const SENT_MAX: usize = 40;
 
 /// A stretch of the journal in which something went on.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +84,10 @@ pub struct Session {
     pub spans: Vec<Span>,
     /// A commit did not go well since this was last looked at.
     pub stumbled: bool,
+    /// A commit was refused for want of room since this was last looked at.
+    pub full: bool,
+    /// The last batches of producers, answered or not, oldest first.
+    pub sent: VecDeque<Written>,
     store: Option<Store>,
     waiting: usize,
     sender: Sender<(u64, usize, Answer)>,
@@ -123,6 +136,8 @@ impl Session {
             next_number,
             spans: Vec::new(),
             stumbled: false,
+            full: false,
+            sent: VecDeque::new(),
             store: Some(store),
             waiting: 0,
             sender,
@@ -140,18 +155,27 @@ impl Session {
     }
 
     /// Hands in a commit, with its marker.
-    pub fn submit(&mut self, mut commit: Commit, batches: Vec<Batch>) {
+    pub fn submit(&mut self, mut commit: Commit, written: Vec<Written>) {
         let number = self.next_number;
         self.next_number += 1;
         let (key, value) = (Bytes::from_static(MARKER_KEY), Some(Bytes::from(number.to_string())));
         commit.state.push(StateChange { table: MARKER_TABLE, key, value });
-        self.projected.apply(&commit, &batches);
+        self.projected.apply(&commit, &written);
+        self.remember(&written);
         let at = self.disk.position();
-        self.era.commits.push(Submitted { number, commit: commit.clone(), batches, at, answer: None });
+        self.era.commits.push(Arc::new(Submitted { number, commit: commit.clone(), written, at, answer: None }));
         self.waiting += 1;
         let (disk, sender) = (self.disk.clone(), self.sender.clone());
         let done = move |result| drop(sender.send((number, disk.position(), Answer::of(result))));
         self.store().submit(commit, Box::new(done));
+    }
+
+    /// Keeps batches for being sent again, if somebody might.
+    pub fn remember<'w>(&mut self, written: impl IntoIterator<Item = &'w Written>) {
+        let of_producers = written.into_iter().filter(|written| written.batch.producer.is_some());
+        self.sent.extend(of_producers.cloned());
+        let surplus = self.sent.len().saturating_sub(SENT_MAX);
+        self.sent.drain(..surplus);
     }
 
     /// Waits until no more than so many commits have no answer.
@@ -170,8 +194,10 @@ impl Session {
             };
             self.waiting -= 1;
             self.stumbled |= !matches!(answer, Answer::Acked { .. });
+            self.full |= matches!(answer, Answer::Full(_));
             let submitted = self.era.commits.iter_mut().rev().find(|submitted| submitted.number == number);
-            submitted.expect("answers are to commits that were submitted").answer = Some((at, answer));
+            let submitted = submitted.expect("answers are to commits that were submitted");
+            Arc::make_mut(submitted).answer = Some((at, answer));
         }
         if self.stumbled && self.waiting == 0 {
             self.projected = self.acked();
@@ -182,24 +208,81 @@ impl Session {
     /// What was acknowledged.
     fn acked(&self) -> Model {
         let mut model = self.era.base.clone();
-        for Submitted { commit, batches, answer, .. } in &self.era.commits {
-            if matches!(answer, Some((_, Answer::Acked { .. }))) {
-                model.apply(commit, batches);
+        for submitted in &self.era.commits {
+            if matches!(submitted.answer, Some((_, Answer::Acked { .. }))) {
+                model.apply(&submitted.commit, &submitted.written);
             }
         }
         model
     }
 
-    /// Looks where partitions stand, as a reader would.
-    pub fn show(&mut self) {
+    /// Looks where partitions stand, as a reader would, and reads a piece of one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn show(&mut self, rng: &mut Rng) -> Result<(), Violation> {
         let places = self.store().partitions();
         let at = self.disk.position();
-        self.era.shown.extend(places.into_iter().map(|(id, place)| Shown {
+        self.era.shown.extend(places.iter().map(|(id, place)| Shown {
             at,
-            id,
+            id: *id,
             log_start: place.log_start_offset.0,
             high_watermark: place.high_watermark.0,
         }));
+        if places.is_empty() {
+            return Ok(());
+        }
+        let (id, place) = places[rng.below(places.len())];
+        let from = rng.within(place.log_start_offset.0..=place.high_watermark.0);
+        // A call to the disk may fail, and then nothing was shown.
+        let hit = self.disk.faults_hit();
+        match read_from(self.store(), id, Offset(from), READ_BYTES) {
+            Ok(batches) => {
+                let at = self.disk.position();
+                self.era.read.extend(batches.into_iter().map(|(start, bytes)| Read { at, id, start, bytes }));
+                Ok(())
+            }
+            // Nor of a partition that a commit on its way deletes.
+            Err(_) if self.disk.faults_hit() > hit || self.waiting > 0 => Ok(()),
+            Err(violation) => Err(violation),
+        }
+    }
+
+    /// The answers to a producer's last batches, as the store has them; `None` where a fault keeps it from saying.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn answers(&self, partition: PartitionId, producer: u64) -> Result<Option<Vec<ProducerRow>>, Violation> {
+        let prefix = ProducerRow::prefix(partition, producer);
+        match self.store().state_scan(StateTable::Producers, &prefix) {
+            Ok(rows) => Ok(Some(rows.iter().filter_map(|(_, value)| ProducerRow::decode(value)).collect())),
+            Err(_) if self.disk.faults_hit() > 0 => Ok(None),
+            Err(error) => Err(Violation::new("state", error.to_string())),
+        }
+    }
+
+    /// Whether a batch is where its answer says.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn holds(&self, id: PartitionId, producer: u64, row: ProducerRow) -> Result<(), Violation> {
+        let Some(place) = self.store().partition(id) else { return Ok(()) };
+        if row.base_offset < place.log_start_offset.0 {
+            return Ok(());
+        }
+        let found = match read_from(self.store(), id, Offset(row.base_offset), 1) {
+            Err(_) if self.disk.faults_hit() > 0 => return Ok(()),
+            found => found?,
+        };
+        let is_it = |(start, bytes): &(u64, Bytes)| {
+            let batch = RecordBatch::decode(bytes.clone()).ok();
+            let of = batch.and_then(|batch| batch.header().producer());
+            *start == row.base_offset && of.is_some_and(|of| (of.id.0, of.base_sequence.0) == (producer, row.sequence))
+        };
+        match found.iter().any(is_it) {
+            true => Ok(()),
+            false => Err(Violation::new("retried", format!("partition {id} has no batch for the answer {row:?}"))),
+        }
     }
 
     /// Runs something that is noted as a span.
@@ -251,7 +334,10 @@ impl Session {
         for _ in 0..HEALS_MAX {
             match Observed::of(self.store(), rng) {
                 // A state that could not be written or read is made anew some time after the disk healed.
-                Err(violation) if hit && violation.promise == "state" => sync::sleep(HEAL_INTERVAL),
+                Err(violation) if hit && violation.promise == "state" => {
+                    self.disk.make_room();
+                    sync::sleep(HEAL_INTERVAL);
+                }
                 observed => return invariants::check(&self.expected(), &observed?),
             }
         }
@@ -276,6 +362,7 @@ impl Session {
         if self.disk.faults_hit() > hit_before && opened.is_err() {
             tally.note("a fault kept it from opening");
             self.disk.set_faults(None);
+            self.disk.make_room();
             opened = invariants::opens(&self.dir, on_disk(&self.disk, &self.options));
         }
         self.store = Some(opened?);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::rng::Rng;
+use crate::{disk::CutModel, rng::Rng};
 
 /// What has to happen in a long run.
 pub const SOMETIMES: &[&str] = &[
@@ -33,6 +33,19 @@ pub const SOMETIMES: &[&str] = &[
     "a second cut while opening",
     "a second cut after opening",
     "a third cut",
+    "cut while rolling",
+    "a file grew",
+    "the state's file was lost or damaged",
+    "a reader had been given batches",
+    "records were compacted",
+    "all records of a batch were dropped",
+    "a record was multiplied",
+    "a topic was made anew",
+    "a version was deployed",
+    "an unknown batch was sent again",
+    "an acknowledged batch was sent again",
+    "appends had no room",
+    "appends were taken again",
     "an i/o error",
     "a full disk",
     "a failed sync",
@@ -42,8 +55,8 @@ pub const SOMETIMES: &[&str] = &[
 /// Counts by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Power cuts, each followed by an opening and a comparison of everything.
-    pub cuts: u64,
+    /// Power cuts by each model, each followed by an opening and a comparison of everything.
+    pub cuts_by: BTreeMap<CutModel, u64>,
     /// What all of it came to, as one number: the same for the same seed.
     pub digest: u64,
     counts: BTreeMap<&'static str, u64>,
@@ -71,9 +84,22 @@ impl Tally {
         self.digest = Rng::new(self.digest ^ number as u64).number();
     }
 
+    /// The power was cut.
+    pub fn cut(&mut self, model: CutModel) {
+        *self.cuts_by.entry(model).or_default() += 1;
+    }
+
+    /// How often it was, by whatever model.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        self.cuts_by.values().sum()
+    }
+
     /// Adds another's.
     pub fn add(&mut self, other: &Tally) {
-        self.cuts += other.cuts;
+        for (model, count) in &other.cuts_by {
+            *self.cuts_by.entry(*model).or_default() += count;
+        }
         self.digest ^= other.digest;
         for (what, count) in &other.counts {
             *self.counts.entry(what).or_default() += count;

@@ -1,106 +1,83 @@
-//! What is asked of a store, as a seed says.
+//! What is asked of a store, as a seed says: one thing after the other, many of them on their way at once.
+//!
+//! Owns the choice of what comes next; each step has a chance of its own, so that one that is left out changes nothing of
+//! the others but what they find.
 //!
 //! Start at [`Workload::run`].
 
-use bytes::Bytes;
-use protocol::{BatchBuilder, CleanupPolicy, Compression, Offset, PartitionId, Record, Retention};
-use storage::{Append, Budget, Commit, PartitionChange, StateChange, StateTable, StoreOptions};
+mod draft;
+mod sizes;
 
+use std::time::Duration;
+
+use storage::sync;
+
+pub use self::{draft::Draft, sizes::Sizes};
 use crate::{
     disk::{FaultKind, Faults},
     invariants::Violation,
-    model::Batch,
+    model::Written,
     rng::Rng,
+    rows::ProducerRow,
     run::RunOptions,
     session::Session,
     tally::Tally,
 };
 
-/// A record is at most this large.
-const RECORD_BYTES_MAX: usize = 400_000;
-
 /// How often a store is asked to take a commit after a fault: longer than it takes to try a new segment.
-const RETRIES_MAX: usize = 400;
+const RETRIES_MAX: usize = 40;
+
+/// How long between two tries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// How the run is done.
-    pub run: RunOptions,
-    /// Sizes of the store.
-    pub options: StoreOptions,
-    /// Things to do.
-    steps: usize,
-    /// Commits without an answer, at most.
-    in_flight_max: usize,
-    /// Bytes of batches, about.
-    bytes_left: usize,
-    /// Bytes of a large batch.
-    batch_bytes_max: u64,
-    partitions_max: usize,
+    /// How large everything is.
+    pub sizes: Sizes,
+    /// What decides each step, by its number.
+    seed: u64,
     /// Faults come at all.
     faulty: bool,
-}
-
-/// Sizes under which everything happens early.
-fn small_options(rng: &mut Rng) -> StoreOptions {
-    StoreOptions {
-        segment_bytes_max: rng.pick(&[256 << 10, 1 << 20, 2 << 20]),
-        segment_entries_max: rng.pick(&[20, 100, 1_000]),
-        group_bytes_max: rng.pick(&[64 << 10, 1 << 20, 4 << 20]),
-        tail_bytes_max: rng.pick(&[0, 0, 64 << 10, 1 << 20]),
-        preallocate_bytes: rng.pick(&[0, 64 << 10, 1 << 20]),
-        cache_bytes: 1 << 20,
-        overlay_bytes_max: rng.pick(&[2 << 10, 64 << 10, 16 << 20]),
-        compaction_bytes: 1 << 20,
-        budget: Budget::default(),
-        reserve_bytes: rng.pick(&[0, 1 << 20]),
-        ..StoreOptions::default()
-    }
+    /// Steps that are left out.
+    skip: Vec<usize>,
 }
 
 impl Workload {
     /// A long one, in which anything may happen.
     #[must_use]
-    pub fn long(rng: &mut Rng, run: RunOptions) -> Workload {
-        Workload {
-            run,
-            options: small_options(rng),
-            steps: rng.within(20..=90) as usize,
-            in_flight_max: rng.pick(&[1, 3, 8, 20]),
-            bytes_left: rng.pick(&[200_000, 2_000_000, 6_000_000]),
-            batch_bytes_max: rng.pick(&[2_000, 100_000, 1_500_000]),
-            partitions_max: rng.pick(&[1, 4, 12]),
-            faulty: rng.percent(50) && run.faults,
-        }
+    pub fn long(rng: &mut Rng, run: &RunOptions) -> Workload {
+        let mut sizes = Sizes::of(rng);
+        sizes.steps = run.steps_max.map_or(sizes.steps, |steps_max| sizes.steps.min(steps_max));
+        let faulty = rng.percent(50) && run.faults;
+        Workload { sizes, seed: rng.number(), faulty, skip: run.skip.clone() }
     }
 
     /// A short one, for a store that was cut: does it go on?
     #[must_use]
-    pub fn short(&self, rng: &mut Rng) -> Workload {
-        Workload {
-            steps: rng.within(1..=8) as usize,
-            bytes_left: 400_000,
-            faulty: rng.percent(30) && self.run.faults,
-            ..self.clone()
-        }
+    pub fn short(&self, rng: &mut Rng, run: &RunOptions) -> Workload {
+        let steps = rng.within(1..=8) as usize;
+        let sizes = Sizes { steps, bytes_left: self.sizes.bytes_left.min(200_000), ..self.sizes.clone() };
+        Workload { sizes, seed: rng.number(), faulty: rng.percent(30) && run.faults, skip: Vec::new() }
     }
 
     /// Asks for all of it.
     ///
     /// # Errors
     /// The first promise that was not kept.
-    pub fn run(mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
-        for _ in 0..self.steps {
-            self.step(session, rng, tally)?;
+    pub fn run(mut self, session: &mut Session, tally: &mut Tally) -> Result<(), Violation> {
+        let seed = self.seed;
+        for step in (0..self.sizes.steps).filter(|step| !self.skip.contains(step)).collect::<Vec<_>>() {
+            let mut rng = Rng::new(seed ^ (step as u64) << 32);
+            self.step(session, &mut rng, tally)?;
             if session.stumbled {
-                self.recover(session, rng)?;
+                self.recover(session, &mut rng, tally)?;
             }
         }
         session.disk.set_faults(None);
         session.wait(0)?;
         if session.stumbled {
-            self.recover(session, rng)?;
+            self.recover(session, &mut Rng::new(!seed), tally)?;
         }
         Ok(())
     }
@@ -110,39 +87,24 @@ impl Workload {
             session.disk.set_faults(Some(faults(rng)));
         }
         match rng.below(100) {
-            0..70 => {
-                let (commit, batches) = self.commit(session, rng);
-                session.submit(commit, batches);
-                return session.wait(self.in_flight_max);
-            }
-            70..76 => {
+            0..56 => self.produce(session, rng, tally)?,
+            56..62 => self.change_topics(session, rng, tally)?,
+            62..67 => self.send_again(session, rng, tally)?,
+            67..73 => {
                 if self.faulty && rng.percent(40) {
                     session.disk.set_faults(Some(Faults { after: rng.within(0..=12), ..faults(rng) }));
                 }
                 // Commits before and behind it are on their way meanwhile.
                 let _ = session.during("rolling", |store| store.roll());
             }
-            76..80 => {
+            73..77 => {
                 let now_ms = rng.below(session.next_number as usize + 200) as i64;
                 let round = session.start("retention", move |store| store.run_retention(now_ms));
-                self.meanwhile(session, rng)?;
+                self.meanwhile(session, rng, tally)?;
                 session.finish_retention(round);
             }
-            80..88 => {
-                let mut steps = if rng.percent(60) { usize::MAX } else { rng.below(6) };
-                let round = session.start("cleaning", move |store| {
-                    store.clean(0, &mut |_| {
-                        steps = steps.saturating_sub(1);
-                        steps > 0
-                    })
-                });
-                self.meanwhile(session, rng)?;
-                if let Some(Ok(report)) = session.finish(round) {
-                    tally.note_if("a segment was rewritten", report.segments_rewritten > 0);
-                    tally.note_if("the cleaner was stopped", report.stopped);
-                }
-            }
-            88..93 => session.show(),
+            77..87 => self.clean(session, rng, tally)?,
+            87..93 => session.show(rng)?,
             93..97 => session.reopen(rng, tally)?,
             _ => drop(session.check(rng)?),
         }
@@ -150,127 +112,204 @@ impl Workload {
     }
 
     /// Commits while something else goes on.
-    fn meanwhile(&mut self, session: &mut Session, rng: &mut Rng) -> Result<(), Violation> {
-        for _ in 0..rng.below(6) {
+    fn meanwhile(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        for _ in 0..rng.below(5) {
             if session.stumbled {
                 break;
             }
-            let (commit, batches) = self.commit(session, rng);
-            session.submit(commit, batches);
-            session.wait(self.in_flight_max)?;
+            self.produce(session, rng, tally)?;
         }
         Ok(())
     }
 
+    fn clean(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        let now_ms = session.next_number as i64 + rng.pick(&[0, 10, 1_000]);
+        let mut steps = if rng.percent(70) { usize::MAX } else { rng.below(6) };
+        let round = session.start("cleaning", move |store| {
+            store.clean(now_ms, &mut |_| {
+                steps = steps.saturating_sub(1);
+                steps > 0
+            })
+        });
+        self.meanwhile(session, rng, tally)?;
+        if let Some(Ok(report)) = session.finish(round) {
+            tally.note_if("a segment was rewritten", report.segments_rewritten > 0);
+            tally.note_if("records were compacted", report.records_compacted > 0);
+            tally.note_if("the cleaner was stopped", report.stopped);
+        }
+        Ok(())
+    }
+
+    /// A commit as a broker makes most of them.
+    fn produce(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        let mut draft = Draft::on(&session.projected, session.next_number);
+        if draft.topic(rng).is_none() {
+            draft.create(rng);
+        }
+        for _ in 0..rng.pick(&[0, 1, 1, 1, 2, 6]) {
+            let bytes = self.batch_bytes(rng);
+            draft.produce(bytes, rng);
+        }
+        if rng.percent(10) {
+            draft.change_partition(rng);
+        }
+        for _ in 0..rng.pick(&[0, 0, 1, 3]) {
+            draft.row(rng);
+        }
+        let appends = draft.commit.appends.iter();
+        tally.note_if("all records of a batch were dropped", appends.clone().any(|append| append.batches.is_none()));
+        tally.note_if("a record was multiplied", draft.written.len() > appends.clone().count());
+        session.submit(draft.commit, draft.written);
+        session.wait(self.sizes.in_flight_max)
+    }
+
+    fn batch_bytes(&mut self, rng: &mut Rng) -> usize {
+        let bytes = match rng.below(10) {
+            0..6 => rng.within(0..=300),
+            6..8 => rng.within(0..=self.sizes.batch_bytes_max.min(20_000)),
+            _ => rng.within(0..=self.sizes.batch_bytes_max),
+        };
+        let bytes = (bytes as usize).min(self.sizes.bytes_left);
+        self.sizes.bytes_left -= bytes;
+        bytes
+    }
+
+    /// Makes and deletes topics, and puts versions of their pipelines in force. What else is on its way is waited for: a
+    /// broker lets none of these pass a batch.
+    fn change_topics(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        session.wait(0)?;
+        if session.stumbled {
+            return Ok(());
+        }
+        let mut draft = Draft::on(&session.projected, session.next_number);
+        let topics = session.projected.topics().count();
+        match (draft.topic(rng), rng.below(10)) {
+            (Some((name, topic)), 0..2) => {
+                draft.delete(name, &topic);
+                if rng.percent(70) {
+                    draft.create(rng);
+                    tally.note("a topic was made anew");
+                }
+            }
+            (Some((name, topic)), 2..7) => {
+                for _ in 0..rng.below(3) {
+                    draft.produce(self.batch_bytes(rng), rng);
+                }
+                draft.deploy(name, &topic);
+                tally.note("a version was deployed");
+            }
+            _ if topics < self.sizes.topics_max => draft.create(rng),
+            _ => draft.change_partition(rng),
+        }
+        session.submit(draft.commit, draft.written);
+        session.wait(0)
+    }
+
+    /// Sends batches again of which a producer does not know what became, or does.
+    fn send_again(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        session.wait(0)?;
+        if session.stumbled || session.sent.is_empty() {
+            return Ok(());
+        }
+        let written = session.sent[rng.below(session.sent.len())].clone();
+        let Some(log) = session.projected.partitions.get(&written.partition) else { return Ok(()) };
+        let compacts = log.compacts;
+        let producer = written.batch.producer.expect("only those of producers are kept");
+        let Some(answers) = session.answers(written.partition, producer)? else { return Ok(()) };
+        let next = answers.into_iter().max_by_key(|row| row.number).map_or(0, ProducerRow::next_sequence);
+        let unknown = session.sent.iter().find(|sent| {
+            sent.partition == written.partition
+                && sent.batch.producer == Some(producer)
+                && sent.batch.sequence() == Some(next)
+        });
+        if let Some(unknown) = unknown.filter(|_| rng.percent(70)).cloned() {
+            let mut draft = Draft::on(&session.projected, session.next_number);
+            if draft.produce_again(&unknown) {
+                tally.note("an unknown batch was sent again");
+                session.submit(draft.commit, draft.written);
+                return session.wait(0);
+            }
+        }
+        if !compacts {
+            tally.note_if("an acknowledged batch was sent again", self.is_answered_alike(session, &written)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the table has the answer to a batch; then the batch is where it says.
+    fn is_answered_alike(&self, session: &Session, written: &Written) -> Result<bool, Violation> {
+        let producer = written.batch.producer.unwrap_or_default();
+        let mut answers = session.answers(written.partition, producer)?.into_iter().flatten();
+        let Some(row) = answers.find(|row| Some(row.sequence) == written.batch.sequence()) else { return Ok(false) };
+        session.holds(written.partition, producer, row)?;
+        Ok(true)
+    }
+
     /// After a commit that did not go well: the disk heals, and the store takes commits again, soon.
-    fn recover(&mut self, session: &mut Session, rng: &mut Rng) -> Result<(), Violation> {
+    fn recover(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
         if rng.percent(50) {
             session.disk.set_faults(None);
         }
         session.wait(0)?;
         for attempt in 0..RETRIES_MAX {
-            session.stumbled = false;
-            let (commit, batches) = self.commit(session, rng);
-            session.submit(commit, batches);
-            session.wait(0)?;
+            if session.full {
+                self.free(session, rng, attempt)?;
+            }
+            (session.stumbled, session.full) = (false, false);
+            self.produce_something(session, rng)?;
             if !session.stumbled {
+                tally.note_if("appends were taken again", attempt > 0);
                 return Ok(());
             }
+            tally.note_if("appends had no room", session.full);
             if attempt >= 3 {
                 session.disk.set_faults(None);
-                storage::sync::sleep(std::time::Duration::from_millis(5));
+                sync::sleep(RETRY_INTERVAL);
+            }
+            if attempt >= RETRIES_MAX / 2 {
+                session.disk.make_room();
             }
         }
-        Err(Violation::new("serves", "no commit is taken any more after a fault that is over"))
+        Err(Violation::new("serves", "no append is taken any more after a fault that is over"))
     }
 
-    fn commit(&mut self, session: &Session, rng: &mut Rng) -> (Commit, Vec<Batch>) {
-        let mut commit = Commit::default();
-        let mut batches = Vec::new();
-        let partitions = &session.projected.partitions;
-        let mut next: Vec<(PartitionId, u64)> = partitions.iter().map(|(id, log)| (*id, log.next_offset)).collect();
-        if next.is_empty() || (next.len() < self.partitions_max && rng.percent(15)) {
-            let id = PartitionId(session.projected.next_id + u32::from(rng.percent(10)));
-            commit.partitions.push(PartitionChange::Create { id, retention: retention(rng) });
-            next.push((id, 0));
+    fn produce_something(&mut self, session: &mut Session, rng: &mut Rng) -> Result<(), Violation> {
+        let mut draft = Draft::on(&session.projected, session.next_number);
+        if draft.topic(rng).is_none() {
+            draft.create(rng);
         }
-        for _ in 0..rng.within(0..=6) {
-            let at = rng.below(next.len());
-            let (id, offset) = next[at];
-            let (append, batch) = self.append(id, offset, session.next_number, rng);
-            next[at].1 = append.cover_end.0;
-            commit.appends.push(append);
-            batches.extend(batch);
-        }
-        if rng.percent(12) {
-            let (id, end) = next[rng.below(next.len())];
-            commit.partitions.push(match rng.below(6) {
-                0 => PartitionChange::Delete { id },
-                1 => PartitionChange::SetRetention { id, retention: retention(rng) },
-                _ => PartitionChange::SetLogStart { id, offset: Offset(rng.within(0..=end)) },
-            });
-        }
-        for _ in 0..rng.within(0..=4) {
-            commit.state.push(row(rng));
-        }
-        (commit, batches)
+        draft.produce(100, rng);
+        session.submit(draft.commit, draft.written);
+        session.wait(0)
     }
 
-    fn append(&mut self, id: PartitionId, start: u64, number: u64, rng: &mut Rng) -> (Append, Option<Batch>) {
-        let count = rng.within(1..=5);
-        let cover_end = start + count + rng.within(0..=2) * rng.below(2) as u64;
-        let mut append = Append {
-            partition: id,
-            cover_start: Offset(start),
-            cover_end: Offset(cover_end),
-            batches: None,
-            max_timestamp_ms: 0,
-        };
-        if rng.percent(15) {
-            return (append, None);
+    /// Makes room in a full store, as an operator would: the more, the longer it lasts.
+    fn free(&mut self, session: &mut Session, rng: &mut Rng, attempt: usize) -> Result<(), Violation> {
+        let topics: Vec<_> = session.projected.topics().collect();
+        let mut draft = Draft::on(&session.projected, session.next_number);
+        for (name, topic) in &topics {
+            match attempt {
+                0..3 if rng.percent(50) => {}
+                0..6 if rng.percent(70) => draft.trim(topic),
+                _ => draft.delete(*name, topic),
+            }
         }
-        let bytes = match rng.below(10) {
-            0..6 => rng.within(0..=300),
-            6..8 => rng.within(300..=20_000),
-            _ => rng.within(0..=self.batch_bytes_max),
-        };
-        let bytes = (bytes as usize).min(self.bytes_left);
-        self.bytes_left -= bytes;
-        let bytes = batch(start, count as u32, bytes, number as i64, rng);
-        append.batches = Some(bytes.clone());
-        append.max_timestamp_ms = number as i64;
-        (append, Some(Batch { start, end: start + count, bytes }))
+        if !draft.is_empty() {
+            session.submit(draft.commit, draft.written);
+            session.wait(0)?;
+        }
+        let _ = session.during("rolling", |store| store.roll());
+        let round = session.start("retention", move |store| store.run_retention(0));
+        session.finish_retention(round);
+        let round = session.start("cleaning", |store| store.clean(0, &mut |_| true));
+        let _ = session.finish(round);
+        Ok(())
     }
-}
-
-fn batch(base: u64, count: u32, bytes: usize, timestamp_ms: i64, rng: &mut Rng) -> Bytes {
-    let mut builder = BatchBuilder::new(Compression::None);
-    for _ in 0..count {
-        let value = rng.bytes((bytes / count as usize).min(RECORD_BYTES_MAX) + 8);
-        builder.append(&Record::unkeyed(value, timestamp_ms)).expect("a record below the limit");
-    }
-    builder.finish(Offset(base)).expect("a batch below the limit").into_bytes()
-}
-
-fn retention(rng: &mut Rng) -> Retention {
-    let policy = CleanupPolicy::Delete;
-    match rng.below(4) {
-        0 => Retention { age_ms: Some(rng.within(0..=60)), policy, ..Retention::FOREVER },
-        1 => Retention { bytes: Some(rng.within(0..=500_000)), policy, ..Retention::FOREVER },
-        _ => Retention::FOREVER,
-    }
-}
-
-fn row(rng: &mut Rng) -> StateChange {
-    let table = rng.pick(&StateTable::ALL);
-    let key = format!("key {}", rng.below(12)).into();
-    let bytes = rng.pick(&[1, 10, 100, 5_000]);
-    StateChange { table, key, value: rng.percent(80).then(|| rng.bytes(bytes).into()) }
 }
 
 fn faults(rng: &mut Rng) -> Faults {
     Faults {
-        kind: rng.pick(&[FaultKind::Io, FaultKind::Full, FaultKind::Sync, FaultKind::Sync]),
+        kind: rng.pick(&[FaultKind::Io, FaultKind::Full, FaultKind::Sync, FaultKind::Sync, FaultKind::DirSync]),
         after: rng.within(0..=60),
         count: rng.pick(&[1, 1, 2, 10]),
         evict: rng.percent(50),

@@ -1,11 +1,11 @@
-//! `weir-sim replay`: one seed, as often as it takes.
+//! `weir-sim replay`: one seed, as it was.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use sim::tally::Tally;
+use sim::{run::run_seed, tally::Tally};
 
-use super::run::{Without, print_failure, run_watched};
+use super::report::{Shape, save_failure};
 
 /// Which seed, and how.
 #[derive(Args)]
@@ -13,26 +13,24 @@ pub(crate) struct Replay {
     /// Which
     #[arg(long)]
     seed: u64,
-    /// How often
-    #[arg(long, default_value_t = 10)]
-    times: usize,
     /// Writes what led to the violation into a directory of this one
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
-    without: Without,
+    shape: Shape,
 }
 
 impl Replay {
     pub(crate) fn run(self) -> ExitCode {
-        let Replay { seed, times, save, without } = self;
+        let Replay { seed, save, shape } = self;
         let mut tally = Tally::default();
-        for _ in 0..times {
-            let Some(failure) = run_watched(seed, without.options(), &mut tally) else { continue };
-            print_failure(seed, &failure, save.as_deref());
-            return ExitCode::FAILURE;
-        }
-        println!("seed {seed} kept every promise, {times} times");
-        ExitCode::SUCCESS
+        let Err(failure) = run_seed(seed, &shape.options(), &mut tally) else {
+            println!("seed {seed} kept every promise in {} cuts", tally.cuts());
+            return ExitCode::SUCCESS;
+        };
+        println!("VIOLATION in seed {seed}: {}", failure.violation);
+        failure.cuts.iter().for_each(|cut| println!("  {cut}"));
+        save_failure(seed, &failure, save.as_deref());
+        ExitCode::FAILURE
     }
 }

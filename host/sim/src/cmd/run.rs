@@ -1,164 +1,194 @@
-//! `weir-sim run`: seeds until one breaks a promise, or time is up.
+//! `weir-sim run`: power cuts of many seeds, until one breaks a promise, or time is up.
+//!
+//! Owns the jobs: threads that take one seed after the other. A seed is the same on whichever it runs.
 
 use std::{
-    path::{Path, PathBuf},
+    collections::BTreeMap,
+    path::PathBuf,
     process::ExitCode,
-    sync::mpsc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use clap::Args;
+use serde::Serialize;
 use sim::{
     clock::now,
-    disk::Tree,
     run::{Failure, RunOptions, run_seed},
-    schedule,
     tally::Tally,
+};
+
+use super::{
+    progress::Progress,
+    report::{Shape, print_failure},
 };
 
 /// A seed that takes longer hangs.
 const SEED_DURATION_MAX: Duration = Duration::from_secs(120);
 
-/// A run of so many seeds gets into every corner.
-const SEEDS_OF_A_LONG_RUN: u64 = 300;
+/// A run of so many cuts gets into every corner.
+const CUTS_OF_A_LONG_RUN: u64 = 100_000;
 
 /// Which seeds, and how.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// First and last seed, as in `1..1000`
-    #[arg(long, default_value = "1..1000000")]
-    seeds: String,
+    /// How many seeds, from 1 on, or the first and the last, as in `501..1000`
+    #[arg(long, default_value = "1..1000000000", value_parser = seeds)]
+    seeds: (u64, u64),
+    /// How many seeds at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: u64,
     /// Stops after this time
     #[arg(long)]
     seconds: Option<u64>,
+    /// Stops after so many cuts, and demands of them that they got into every corner
+    #[arg(long, conflicts_with = "seconds")]
+    cuts: Option<u64>,
     /// Goes on after a violation, so many times
     #[arg(long, default_value_t = 0)]
     keep_going: usize,
     /// Writes what led to each violation into a directory of this one
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Prints the counts as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
-    without: Without,
+    shape: Shape,
 }
 
-/// What is left out of a run, so that the rest shows.
-#[derive(Args, Clone, Copy)]
-pub(crate) struct Without {
-    /// Kills no program
-    #[arg(long)]
-    no_kills: bool,
-    /// Lets no call to the disk fail
-    #[arg(long)]
-    no_faults: bool,
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let range = match text.split_once("..") {
+        Some((first, last)) => first.parse().ok().zip(last.parse().ok()),
+        None => text.parse().ok().map(|count| (1, count)),
+    };
+    range.filter(|(first, last)| first <= last).ok_or_else(|| format!("`{text}` is neither `1000` nor `501..1000`"))
 }
 
-impl Without {
-    pub(crate) fn options(self) -> RunOptions {
-        let Without { no_kills, no_faults } = self;
-        RunOptions { kills: !no_kills, faults: !no_faults, ..RunOptions::default() }
-    }
+/// What a job says.
+struct Done {
+    seed: u64,
+    tally: Tally,
+    failure: Option<Box<Failure>>,
+}
+
+/// What all of them came to.
+#[derive(Default)]
+struct Outcome {
+    seeds: u64,
+    total: Tally,
+    failures: usize,
+}
+
+/// The closing table.
+#[derive(Serialize)]
+struct Summary {
+    seeds: u64,
+    cuts: u64,
+    seconds: f64,
+    failures: usize,
+    cuts_by_model: BTreeMap<&'static str, u64>,
+    sometimes: BTreeMap<&'static str, u64>,
+    never: Vec<&'static str>,
 }
 
 impl Run {
     pub(crate) fn run(self) -> ExitCode {
-        let Run { seeds, seconds, mut keep_going, save, without } = self;
-        let (at_most, options) = (seconds.map(Duration::from_secs), without.options());
-        let Some((first, last)) = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
-        else {
-            eprintln!("`{seeds}` is not a range of seeds; write `1..1000`");
-            return ExitCode::FAILURE;
-        };
         let begun = now();
-        let mut total = Tally::default();
-        let mut failures = 0;
-        let mut told = 0;
-        let mut done = 0;
-        for seed in first..=last {
-            if at_most.is_some_and(|at_most| begun.elapsed() > at_most) {
-                break;
-            }
-            let failure = run_watched(seed, options, &mut total);
-            done += 1;
-            let seconds = begun.elapsed().as_secs();
-            if seconds >= told + 5 {
-                told = seconds;
-                eprintln!("seed {seed}: {} cuts in {seconds} s", total.cuts);
-            }
-            if let Some(failure) = failure {
-                print_failure(seed, &failure, save.as_deref());
-                failures += 1;
-                if keep_going == 0 {
-                    return ExitCode::FAILURE;
-                }
-                keep_going -= 1;
-            }
+        let options = self.shape.options();
+        let (sender, done) = mpsc::channel();
+        let next = Arc::new(AtomicU64::new(self.seeds.0));
+        for _ in 0..self.jobs {
+            spawn_job(self.seeds.1, next.clone(), options.clone(), sender.clone());
         }
-        println!("{done} seeds, {} cuts in {:.1} s, {failures} failures", total.cuts, begun.elapsed().as_secs_f64());
-        for (what, count) in total.counts() {
-            println!("{count:>8}  {what}");
-        }
-        let never = total.never();
+        drop(sender);
+        let Some(outcome) = self.gather(begun, &options, &done) else { return ExitCode::from(2) };
+        let summary = summary(&outcome, begun);
+        self.print(&summary);
         // A short run gets into few corners, and one with something left out not into all.
-        if done >= SEEDS_OF_A_LONG_RUN && options.kills && options.faults && !never.is_empty() {
-            eprintln!("these never happened: {never:?}");
+        let is_long = outcome.total.cuts() >= CUTS_OF_A_LONG_RUN && options == RunOptions::default();
+        if is_long && !summary.never.is_empty() {
+            eprintln!("these never happened: {:?}", summary.never);
             return ExitCode::FAILURE;
         }
-        if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if outcome.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Takes what the jobs say until it is enough; `None` when one of them hangs.
+    fn gather(&self, begun: Instant, options: &RunOptions, done: &mpsc::Receiver<Done>) -> Option<Outcome> {
+        let mut outcome = Outcome::default();
+        let mut progress = Progress::new(self.seeds.1 - self.seeds.0 + 1, self.cuts, self.seconds);
+        loop {
+            let Done { seed, tally, failure } = match done.recv_timeout(SEED_DURATION_MAX) {
+                Ok(done) => done,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Some(outcome),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    eprintln!("no seed has ended in {} s", SEED_DURATION_MAX.as_secs());
+                    return None;
+                }
+            };
+            outcome.seeds += 1;
+            outcome.total.add(&tally);
+            progress.tell(outcome.seeds, outcome.total.cuts(), begun.elapsed());
+            if let Some(failure) = failure {
+                progress.pause();
+                print_failure(seed, options, failure, self.save.as_deref());
+                outcome.failures += 1;
+            }
+            let time_is_up = self.seconds.is_some_and(|seconds| begun.elapsed().as_secs() >= seconds);
+            let is_enough = self.cuts.is_some_and(|cuts| outcome.total.cuts() >= cuts);
+            if time_is_up || is_enough || outcome.failures > self.keep_going {
+                return Some(outcome);
+            }
+        }
+    }
+
+    fn print(&self, summary: &Summary) {
+        if self.json {
+            println!("{}", serde_json::to_string(summary).expect("numbers and names are JSON"));
+            return;
+        }
+        let Summary { seeds, cuts, seconds, failures, .. } = summary;
+        let per_second = *cuts as f64 / seconds;
+        println!("{seeds} seeds, {cuts} cuts in {seconds:.1} s ({per_second:.0} a second), {failures} failures");
+        for (name, count) in summary.cuts_by_model.iter().chain(&summary.sometimes) {
+            println!("{count:>10}  {name}");
+        }
     }
 }
 
-/// Runs a seed on a thread of its own, so that one that hangs is noticed.
-pub(crate) fn run_watched(seed: u64, options: RunOptions, total: &mut Tally) -> Option<Box<Failure>> {
-    let (sender, result) = mpsc::channel();
-    std::thread::spawn(move || {
-        let scheduled = schedule::run(seed, move || {
+fn summary(outcome: &Outcome, begun: Instant) -> Summary {
+    let Outcome { seeds, total, failures } = outcome;
+    Summary {
+        seeds: *seeds,
+        cuts: total.cuts(),
+        seconds: begun.elapsed().as_secs_f64(),
+        failures: *failures,
+        cuts_by_model: total.cuts_by.iter().map(|(model, count)| (model.name(), *count)).collect(),
+        sometimes: total.counts().collect(),
+        never: total.never(),
+    }
+}
+
+/// Runs seeds until there are none left, or nobody listens. The name has panics noted instead of printed.
+fn spawn_job(last: u64, next: Arc<AtomicU64>, options: RunOptions, done: mpsc::Sender<Done>) {
+    let job = move || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
             let mut tally = Tally::default();
-            let failure = run_seed(seed, options, &mut tally).err();
-            (tally, failure)
-        });
-        let _ = sender.send(scheduled.unwrap_or_else(|stuck| (Tally::default(), Some(Failure::from(stuck).into()))));
-    });
-    match result.recv_timeout(SEED_DURATION_MAX) {
-        Ok((tally, failure)) => {
-            total.add(&tally);
-            failure
+            let failure = match seed > last {
+                true => return,
+                false => run_seed(seed, &options, &mut tally).err(),
+            };
+            if done.send(Done { seed, tally, failure }).is_err() {
+                return;
+            }
         }
-        Err(_) => {
-            eprintln!("seed {seed} hangs, or panicked");
-            std::process::exit(2);
-        }
-    }
-}
-
-pub(crate) fn print_failure(seed: u64, failure: &Failure, save: Option<&Path>) {
-    println!("VIOLATION in seed {seed}: {}", failure.violation);
-    failure.cuts.iter().for_each(|cut| println!("  {cut}"));
-    println!("  again: weir-sim replay --seed {seed}");
-    let Some(dir) = save.map(|dir| dir.join(seed.to_string())) else { return };
-    match save_failure(failure, &dir) {
-        Ok(()) => println!("  files and journals: {}", dir.display()),
-        Err(error) => eprintln!("failed to write to `{}`: {error}", dir.display()),
-    }
-}
-
-fn save_failure(failure: &Failure, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for (number, journal) in failure.journals.iter().enumerate() {
-        std::fs::write(to.join(format!("journal-{}", number + 1)), journal.join("\n"))?;
-    }
-    failure.disk.as_ref().map_or(Ok(()), |tree| save_tree(tree, to))
-}
-
-fn save_tree(tree: &Tree, to: &Path) -> std::io::Result<()> {
-    for (dir, entries) in &tree.dirs {
-        let dir = to.join(dir.strip_prefix("/").unwrap_or(dir));
-        std::fs::create_dir_all(&dir)?;
-        for (name, node) in entries {
-            let Some(blocks) = node.file().and_then(|file| tree.files.get(&file)) else { continue };
-            let mut bytes = vec![0; blocks.len() as usize];
-            blocks.read(0, &mut bytes);
-            std::fs::write(dir.join(name), bytes)?;
-        }
-    }
-    Ok(())
+    };
+    let spawned = std::thread::Builder::new().name("weir-sim-job".into()).spawn(job);
+    spawned.expect("the host has room for a few threads");
 }

@@ -1,8 +1,8 @@
-//! What is there was submitted, in whole commits, in the order of the submits, up to some point.
+//! Nothing is torn: what is there was submitted, in whole commits, in the order of the submits, up to some point.
 
 use crate::{
-    history::{Expected, Fate, Submitted},
-    invariants::Violation,
+    history::{Expected, Fate},
+    invariants::{Violation, compacted},
     model::{Model, marker},
     observed::{Observed, SeenLog},
 };
@@ -17,7 +17,7 @@ pub(super) fn settle(expected: &Expected, observed: &Observed) -> Result<Model, 
     let Some(end) = end else {
         let possible: Vec<_> = expected.commits.iter().map(|(submitted, fate)| (submitted.number, fate)).collect();
         let possible = &possible[possible.len().saturating_sub(8)..];
-        return Err(Violation::new("prefix", format!("commit {last:?} cannot be there; these can: {possible:?}")));
+        return Err(Violation::new("torn", format!("commit {last:?} cannot be there; these can: {possible:?}")));
     };
     let (_, fate) = expected.commits[end];
     if fate != Fate::Failed {
@@ -26,15 +26,15 @@ pub(super) fn settle(expected: &Expected, observed: &Observed) -> Result<Model, 
     let run = expected.commits[..=end].iter().rposition(|(_, fate)| *fate != Fate::Failed).map_or(0, |at| at + 1);
     let candidates: Vec<Model> = (run..=end).filter_map(|begin| possible(expected, begin..end + 1)).collect();
     let matching = candidates.iter().find(|model| check(model, observed).is_ok());
-    matching.or_else(|| candidates.first()).cloned().ok_or_else(|| Violation::new("prefix", "no such commits"))
+    matching.or_else(|| candidates.first()).cloned().ok_or_else(|| Violation::new("torn", "no such commits"))
 }
 
 /// The commits that went well before `end`, and some that failed.
 fn replay(expected: &Expected, end: usize, failed: std::ops::Range<usize>) -> Model {
     let mut model = expected.base.clone();
     let fine = expected.commits[..end].iter().filter(|(_, fate)| *fate != Fate::Failed);
-    for (Submitted { commit, batches, .. }, _) in fine.chain(&expected.commits[failed]) {
-        model.apply(commit, batches);
+    for (submitted, _) in fine.chain(&expected.commits[failed]) {
+        model.apply(&submitted.commit, &submitted.written);
     }
     model
 }
@@ -73,7 +73,7 @@ fn possible(expected: &Expected, failed: std::ops::Range<usize>) -> Option<Model
 
 /// Whether exactly the model's partitions and batches are there, but for what was trimmed.
 pub(super) fn check(model: &Model, observed: &Observed) -> Result<(), Violation> {
-    let broken = |what: String| Err(Violation::new("prefix", format!("after commit {:?}: {what}", model.marker())));
+    let broken = |what: String| Err(Violation::new("torn", format!("after commit {:?}: {what}", model.marker())));
     if !model.partitions.keys().eq(observed.partitions.keys()) {
         let (expected, found) = (model.partitions.keys(), observed.partitions.keys());
         return broken(format!(
@@ -93,13 +93,14 @@ pub(super) fn check(model: &Model, observed: &Observed) -> Result<(), Violation>
         if *retention != log.retention {
             return broken(format!("partition {id} has {retention:?}, not {:?}", log.retention));
         }
-        let alive: Vec<_> = log.batches.iter().filter(|batch| batch.end > *log_start).collect();
-        if !alive
-            .iter()
-            .map(|batch| (batch.start, &batch.bytes))
-            .eq(batches.iter().map(|(start, bytes)| (*start, bytes)))
-        {
-            let expected: Vec<_> = alive.iter().map(|batch| (batch.start, batch.bytes.len())).collect();
+        if log.compacts {
+            compacted::check(*id, log, &observed.partitions[id])?;
+            continue;
+        }
+        let alive = log.batches.iter().filter(|batch| batch.end > *log_start);
+        let expected = alive.clone().map(|batch| (batch.start, &batch.bytes));
+        if !expected.eq(batches.iter().map(|(start, bytes)| (*start, bytes))) {
+            let expected: Vec<_> = alive.map(|batch| (batch.start, batch.bytes.len())).collect();
             let found: Vec<_> = batches.iter().map(|(start, bytes)| (*start, bytes.len())).collect();
             return broken(format!("partition {id} from {log_start} on has batches {found:?}, not {expected:?}"));
         }
