@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::{
     plugins,
     run::{cargo, is_installed, succeed},
+    sim,
 };
 
 /// Runs them all; the first that fails ends it.
@@ -21,6 +22,8 @@ pub(crate) fn run() -> Result<()> {
     } else {
         println!("ci: dependency rules are not checked: `cargo install cargo-deny` brings what does it");
     }
+    println!("ci: power cuts");
+    sim::run_ci()?;
     println!("ci: plugins");
     plugins::check()
 }

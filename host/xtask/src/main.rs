@@ -9,7 +9,10 @@ mod behaviour;
 mod ci;
 mod plugins;
 mod run;
+mod sim;
 mod toolchain;
+
+use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
@@ -23,8 +26,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Format check, clippy, tests, documentation, dependency rules, and the kept plugins: what must pass before a change lands.
+    /// Format check, clippy, tests, documentation, dependency rules, power cuts, and the kept plugins: what must pass before a change lands.
     Ci,
+    /// Cut the power of the store, a hundred times a second; also the simulator's other commands. `sim --help` has the options.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// What the simulator is given; `--ci` is what CI gives it: a hundred thousand cuts, in a few minutes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Build the plugins in `plugins/` and keep each module beside its source.
     Plugins {
         /// Only check that the kept modules are what the sources build to.
@@ -36,6 +46,7 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Ci => ci::run(),
+        Chore::Sim { arguments } => sim::run(&arguments),
         Chore::Plugins { check: false } => plugins::build(),
         Chore::Plugins { check: true } => plugins::check(),
     }
