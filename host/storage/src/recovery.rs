@@ -104,14 +104,24 @@ pub(crate) fn open(dir: &Path, options: StoreOptions, epoch_min: u64) -> Result<
     Ok(Opened { shared, active, unsealed, budget, lock })
 }
 
-/// Makes the directory's own name durable, whoever made it and however short ago.
+/// Makes the directory's own name durable, and those of all directories above it, whoever made them and however short
+/// ago: a process that was killed may have come no further than to make them.
 fn sync_own_name(file_system: &dyn FileSystem, dir: &Path) -> Result<(), Fault> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    match file_system.sync_dir(parent) {
-        // Somebody else's, who lets nobody look into it, and has made it long before.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        result => result.map_err(|error| Fault::io(parent, "sync", error)),
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match file_system.sync_dir(above) {
+            Err(error) if is_of_somebody_else(&error) => {}
+            result => result.map_err(|error| Fault::io(above, "sync", error))?,
+        }
     }
+    Ok(())
+}
+
+/// Whether a directory cannot be synced because it is not ours to change: who may not look into it, or lies on a file system
+/// that is never written, has made nothing there.
+fn is_of_somebody_else(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 fn lock(file_system: &dyn FileSystem, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
