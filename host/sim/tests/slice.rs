@@ -17,11 +17,11 @@ fn is_found_out(lie: Lie) {
 #[test]
 fn promises_are_kept_on_a_few_seeds() {
     let mut tally = Tally::default();
-    for seed in 1..=8 {
+    for seed in 1..=4 {
         let result = run_seed(seed, &RunOptions { cuts: 10, ..RunOptions::default() }, &mut tally);
         result.unwrap_or_else(|failure| panic!("seed {seed}: {} ({:?})", failure.violation, failure.cuts));
     }
-    assert!(tally.cuts() > 80, "{} cuts", tally.cuts());
+    assert!(tally.cuts() > 40, "{} cuts", tally.cuts());
 }
 
 #[test]
