@@ -11,9 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 use protocol::{Offset, PartitionId, PluginHash, TopicName, TopicPartition, TransformSpec};
-use storage::{Commit, PartitionChange, StateTable};
+use storage::{
+    Commit, PartitionChange, StateTable,
+    sync::{Mutex, MutexGuard},
+};
 use transform::{Plugin, PluginHost, Transform};
 
 use crate::{

@@ -13,15 +13,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
 };
 
-use parking_lot::Mutex;
 use protocol::{
     WireError,
     control::{BackupDone, BackupStatus, RestorableRun, StartBackup},
 };
-use storage::{BackupReport, CopyProgress, Progress, RestoreError, RestorePoint, Restored, Store, StoreOptions};
+use storage::{
+    BackupReport, CopyProgress, Progress, RestoreError, RestorePoint, Restored, Store, StoreOptions,
+    sync::{self, JoinHandle, Mutex},
+};
 
 use crate::{BackupError, plugin_files::PluginFiles};
 
@@ -73,9 +74,8 @@ impl Backups {
             error: None,
         };
         let (backups, store, plugins) = (self.clone(), store.clone(), plugins.clone());
-        let thread = thread::Builder::new().name("weir-backup".into());
-        let thread =
-            thread.spawn(move || backups.run(&store, &plugins, &start, beside)).map_err(BackupError::Thread)?;
+        let make = move || backups.run(&store, &plugins, &start, beside);
+        let thread = sync::spawn("weir-backup", make).map_err(BackupError::Thread)?;
         *last = Last { status: Some(status.clone()), thread: Some(thread) };
         Ok(status)
     }

@@ -4,22 +4,18 @@
 //!
 //! Start at [`Broker::open`].
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use protocol::{
     Epoch, PluginDescription, PluginName, ProducerId, TopicDescription, TopicName, TopicPartition,
     TransformDescription, TransformName,
     control::{AlterTopic, BackupStatus, CreateTopic, DeployTransform, StartBackup, Status},
 };
-use storage::{Store, StoreOptions};
-use tokio::task::spawn_blocking;
+use storage::{
+    Store, StoreOptions,
+    sync::{self, JoinHandle, Mutex, Sender},
+};
 use transform::{PluginHost, PluginHostOptions};
 
 use crate::{
@@ -27,6 +23,7 @@ use crate::{
     UnknownTopicOrPartition,
     admin::Admin,
     backup::Backups,
+    blocking::{self, Ended},
     catalog::Catalog,
     clock::Start,
     core::Core,
@@ -92,7 +89,7 @@ struct Inner {
 struct Threads {
     handles: Vec<JoinHandle<()>>,
     /// Dropped to end housekeeping.
-    housekeeping: Option<mpsc::Sender<()>>,
+    housekeeping: Option<Sender<()>>,
 }
 
 impl Broker {
@@ -278,7 +275,7 @@ impl Broker {
         self.inner.core.drain().await;
         let inner = self.inner.clone();
         // The runtime may be going down as well; then dropping the broker ends the threads.
-        let _ = spawn_blocking(move || inner.close()).await;
+        let _ = blocking::run(move || inner.close()).await;
     }
 
     /// Runs a blocking operation to its end, whether or not the caller waits for it.
@@ -287,11 +284,8 @@ impl Broker {
         operation: impl FnOnce(&Admin) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let admin = self.inner.admin.clone();
-        match spawn_blocking(move || operation(&admin)).await {
-            Ok(result) => result,
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            Err(_) => Err(CatalogError::ShuttingDown.into()),
-        }
+        let result = blocking::run(move || operation(&admin)).await;
+        result.unwrap_or_else(|Ended| Err(CatalogError::ShuttingDown.into()))
     }
 }
 
@@ -306,13 +300,13 @@ impl Inner {
         let mut threads = self.threads.lock();
         for number in 0..workers {
             let (core, directory, host) = (self.core.clone(), self.directory.clone(), self.admin.host.clone());
-            let worker = thread::Builder::new().name(format!("weir-plugins-{number}"));
-            threads.handles.push(worker.spawn(move || workers::run(&core, &directory, &host))?);
+            let work = move || workers::run(&core, &directory, &host);
+            threads.handles.push(sync::spawn(format!("weir-plugins-{number}"), work)?);
         }
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = sync::channel();
         let store = self.core.store.clone();
-        let keeper = thread::Builder::new().name("weir-housekeeping".into());
-        threads.handles.push(keeper.spawn(move || housekeeping::run(&store, interval, scrub, &stopped))?);
+        let keep = move || housekeeping::run(&store, interval, scrub, &stopped);
+        threads.handles.push(sync::spawn("weir-housekeeping", keep)?);
         threads.housekeeping = Some(stop);
         Ok(())
     }

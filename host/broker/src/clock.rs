@@ -1,14 +1,8 @@
-//! The only place of this crate that reads the time.
+//! The only place of this crate that reads the time. Dates are by the store's clock.
 
 #![expect(clippy::disallowed_methods, reason = "this is the clock")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
+use std::time::Instant;
 
 /// A moment to count from.
 #[derive(Debug, Clone, Copy)]

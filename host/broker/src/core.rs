@@ -9,18 +9,13 @@
 //!
 //! Start at [`Core::sequence`].
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use protocol::{Offset, PartitionId, TopicConfig, TopicPartition};
-use storage::{CommitDone, Store};
+use storage::{
+    CommitDone, Store,
+    sync::{self, Condvar, JoinHandle, Mutex, MutexGuard, Receiver, RwLock, Sender, channel},
+};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -120,7 +115,7 @@ impl Core {
             idle: watch::Sender::new(false),
         });
         let taking = core.clone();
-        let answers = thread::Builder::new().name("weir-answers".into()).spawn(move || taking.take_in(&from_store))?;
+        let answers = sync::spawn("weir-answers", move || taking.take_in(&from_store))?;
         Ok((core, answers))
     }
 

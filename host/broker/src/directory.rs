@@ -5,8 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::RwLock;
 use protocol::{PartitionId, PluginName, TopicName, TopicPartition, TransformSpec};
+
+use storage::sync::RwLock;
 
 use crate::{
     Partition, UnknownTopicOrPartition,

@@ -3,14 +3,12 @@
 //!
 //! Owns the interval and the pace. What is expired or dead, and how it goes, is the store's.
 
-use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
-    time::Duration,
+use std::time::Duration;
+
+use storage::{
+    CleanReport, Health, RetentionReport, ScrubProgress, Store,
+    sync::{Receiver, RecvTimeoutError},
 };
-
-use storage::{CleanReport, Health, RetentionReport, ScrubProgress, Store};
-
-use crate::clock;
 
 /// How fast the cleaner reads and writes: a part of what a small host's disk can do, so that producers hardly notice.
 const CLEAN_BYTES_PER_SECOND: u64 = 32 << 20;
@@ -76,7 +74,7 @@ pub(crate) fn run(store: &Store, interval: Duration, mut scrub: Pace, stop: &Rec
 }
 
 fn delete_expired(store: &Store) {
-    match store.run_retention(clock::now_ms()) {
+    match store.run_retention(store.now_ms()) {
         Ok(RetentionReport { partitions_trimmed: 0, segments_removed: 0, .. }) => {}
         Ok(report) => tracing::info!(?report, "deleted expired records"),
         // What is not deleted now is still expired the next time.
@@ -89,7 +87,7 @@ fn clean(store: &Store, stop: &Receiver<()>) {
         let wait = Duration::from_nanos(bytes as u64 * 1_000_000_000 / CLEAN_BYTES_PER_SECOND);
         stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
     };
-    match store.clean(clock::now_ms(), &mut pace) {
+    match store.clean(store.now_ms(), &mut pace) {
         Ok(CleanReport { segments_rewritten: 0, .. }) => {}
         Ok(report) => tracing::info!(?report, "rewrote segments"),
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to clean the log"),

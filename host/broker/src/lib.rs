@@ -23,6 +23,7 @@
 
 mod admin;
 mod backup;
+mod blocking;
 mod broker;
 mod catalog;
 mod clock;

@@ -21,10 +21,11 @@ use protocol::{
     TopicPartition, control::OffsetSpec, limits::DECOMPRESSED_BYTES_MAX, records,
 };
 use storage::{PartitionPlace, ReadError, ReadOutcome, Store};
-use tokio::{sync::oneshot, task::spawn_blocking};
+use tokio::sync::oneshot;
 
 use crate::{
     FetchError, ProduceError,
+    blocking::{self, Ended},
     core::{Core, Mark, Settings, Slot},
     sequencer::Outcome,
 };
@@ -174,12 +175,9 @@ impl Partition {
         read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, FetchError> {
         let store = self.core.store.clone();
-        match spawn_blocking(move || read(&store)).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(FetchError::of_read(error)),
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            // The runtime is going down.
-            Err(_) => Err(FetchError::ShuttingDown),
+        match blocking::run(move || read(&store)).await {
+            Ok(read) => read.map_err(FetchError::of_read),
+            Err(Ended) => Err(FetchError::ShuttingDown),
         }
     }
 }

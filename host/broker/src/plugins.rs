@@ -14,7 +14,7 @@ use crate::{
     PluginError,
     admin::Admin,
     catalog::{PluginRow, put_plugin},
-    clock, plugin_files,
+    plugin_files,
 };
 
 impl Admin {
@@ -41,7 +41,7 @@ impl Admin {
             hash,
             wasm_bytes: wasm.len() as u64,
             describe: plugin.describe().to_owned(),
-            uploaded_at_ms: u64::try_from(clock::now_ms()).unwrap_or(0),
+            uploaded_at_ms: u64::try_from(self.core.store.now_ms()).unwrap_or(0),
         };
         self.files.write(hash, wasm).map_err(|source| PluginError::File { action: "write", source })?;
         self.commit(Commit { state: vec![put_plugin(&name, Some(&row))], ..Commit::default() })?;

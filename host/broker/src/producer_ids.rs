@@ -2,9 +2,8 @@
 //!
 //! Owns the mark below which ids are used up. Ids are made durable in blocks: a restart skips what is left of one.
 
-use parking_lot::Mutex;
 use protocol::ProducerId;
-use storage::{Commit, Store};
+use storage::{Commit, Store, sync::Mutex};
 
 use crate::{
     CatalogError,

@@ -488,6 +488,12 @@ impl Store {
         self.shared.scrub.lock().step(&self.shared, bytes_max)
     }
 
+    /// Milliseconds since the Unix epoch, by the store's clock.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.shared.options.clock.now_ms()
+    }
+
     /// The store in numbers.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
