@@ -30,6 +30,9 @@ const MAGIC: [u8; 4] = *b"wbak";
 
 const PREAMBLE_BYTES: usize = 16;
 
+/// Sequences, segments and epochs stay below this, so that one more is a number, too.
+const NUMBERS_END: u64 = 1 << 63;
+
 /// Everything in a backup.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 #[cbor(map)]
@@ -215,7 +218,7 @@ impl Manifest {
         file_system.sync_dir(backup).map_err(|error| Fault::io(backup, "sync", error))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let body = record::to_vec(self);
         let mut file = Vec::with_capacity(PREAMBLE_BYTES + body.len());
         file.extend_from_slice(&MAGIC);
@@ -224,6 +227,17 @@ impl Manifest {
         file.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
         file.extend_from_slice(&body);
         file
+    }
+
+    /// Whether it is in order, and its numbers are ones that a store can count to.
+    fn makes_sense(&self) -> bool {
+        let of_segments =
+            self.segments.iter().flat_map(|entry| [entry.last_sequence, entry.key.segment, entry.key.epoch]);
+        let of_snapshots = self.snapshots.iter().flat_map(|snapshot| [snapshot.sequence, snapshot.last_sequence]);
+        self.segments.is_sorted_by(|a, b| a.key < b.key)
+            && self.snapshots.is_sorted_by(|a, b| a.sequence < b.sequence)
+            && of_segments.chain(of_snapshots).all(|number| number < NUMBERS_END)
+            && self.segments.iter().all(|entry| entry.first_sequence <= entry.last_sequence + 1)
     }
 
     /// Whether a file in the backup's own directory is one that a backup makes there.
@@ -240,7 +254,7 @@ impl Manifest {
     }
 
     /// The segments through which a restore from a snapshot can go, commit by commit.
-    fn chain(&self, snapshot: &SnapshotEntry) -> Vec<&SegmentEntry> {
+    fn chain<'m>(&'m self, snapshot: &SnapshotEntry) -> Vec<&'m SegmentEntry> {
         let begins = |entry: &&SegmentEntry| {
             entry.replayable
                 && entry.first_sequence <= snapshot.sequence + 1
@@ -260,9 +274,13 @@ impl Manifest {
         chain
     }
 
-    /// How to get to a commit; `None` when there is no way.
+    /// How to get to a commit, from the newest snapshot from which there is a way; `None` when there is none.
     pub(crate) fn plan(&self, commit: u64) -> Option<Plan<'_>> {
-        let snapshot = self.snapshots.iter().rfind(|snapshot| snapshot.sequence <= commit)?;
+        let mut before = self.snapshots.iter().rev().filter(|snapshot| snapshot.sequence <= commit);
+        before.find_map(|snapshot| self.plan_from(snapshot, commit))
+    }
+
+    fn plan_from<'m>(&'m self, snapshot: &'m SnapshotEntry, commit: u64) -> Option<Plan<'m>> {
         let chain = self.chain(snapshot);
         let end = chain.iter().position(|entry| entry.last_sequence >= commit)?;
         let first = chain[0].key.segment;
@@ -282,6 +300,9 @@ impl Manifest {
         let mut runs: Vec<Restorable> = Vec::new();
         for snapshot in &self.snapshots {
             let Some(last) = self.chain(snapshot).last().copied() else { continue };
+            if self.plan_from(snapshot, last.last_sequence).is_none() {
+                continue;
+            }
             if runs.last().is_some_and(|run| run.commit_max == last.last_sequence) {
                 continue;
             }
@@ -315,7 +336,7 @@ impl Manifest {
     }
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestFault> {
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestFault> {
     let damaged = |what: &str| Fault::damaged(path, what);
     let (preamble, body) = bytes.split_first_chunk::<PREAMBLE_BYTES>().ok_or_else(|| damaged("it is cut off"))?;
     let field = |at: usize| u32::from_le_bytes([preamble[at], preamble[at + 1], preamble[at + 2], preamble[at + 3]]);
@@ -328,7 +349,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestFault> {
     if field(8) as usize != body.len() || field(12) != crc32c::crc32c(body) {
         return Err(damaged("it has a wrong length or checksum").into());
     }
-    record::from_slice(body).ok_or_else(|| damaged("it makes no sense").into())
+    let manifest = record::from_slice(body).filter(Manifest::makes_sense);
+    manifest.ok_or_else(|| damaged("it makes no sense").into())
 }
 
 #[cfg(test)]
@@ -406,6 +428,34 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_out_of_order_or_of_impossible_numbers_is_damaged() {
+        let path = Path::new("backup.manifest");
+        let change = |change: &dyn Fn(&mut Manifest)| {
+            let mut manifest = two_backups();
+            change(&mut manifest);
+            decode(path, &manifest.encode()).is_err()
+        };
+        assert!(change(&|manifest| manifest.segments.swap(1, 2)));
+        assert!(change(&|manifest| manifest.snapshots.swap(0, 1)));
+        assert!(change(&|manifest| manifest.segments[5].last_sequence = u64::MAX));
+        assert!(change(&|manifest| manifest.snapshots[1].sequence = u64::MAX));
+        assert!(change(&|manifest| manifest.segments[0].first_sequence = 12));
+        assert!(!change(&|_| {}));
+    }
+
+    #[test]
+    fn a_snapshot_from_which_there_is_no_way_is_passed_over() {
+        let mut manifest = two_backups();
+        manifest.segments.retain(|entry| entry.key != SegmentKey { segment: 1, epoch: 9 });
+        assert_eq!(plan(&manifest, 45), Some((15, vec![(1, 1), (2, 2), (3, 3), (4, 4)], Some(5))));
+        let runs: Vec<_> = manifest.restorable().iter().map(|run| (run.commit_min, run.commit_max)).collect();
+        assert_eq!(runs, [(15, 50)]);
+        manifest.segments.retain(|entry| entry.key.segment != 3);
+        assert_eq!(plan(&manifest, 45), None);
+        assert_eq!(manifest.restorable().len(), 1);
+    }
+
+    #[test]
     fn a_restore_goes_from_the_newest_snapshot_through_what_follows() {
         let manifest = two_backups();
         assert_eq!(plan(&manifest, 14), None);
@@ -426,6 +476,7 @@ mod tests {
         assert_eq!(plan(&manifest, 30), Some((15, vec![(1, 1), (2, 2), (3, 3)], None)));
         assert_eq!(plan(&manifest, 31), None);
         manifest.segments.push(cleaned(4, 8, 31..=40));
+        manifest.snapshots[1] = snapshot(42, 50, &[(1, 9), (3, 3), (4, 8), (5, 5)]);
         assert_eq!(plan(&manifest, 31), None);
         let runs: Vec<_> = manifest.restorable().iter().map(|run| (run.commit_min, run.commit_max)).collect();
         assert_eq!(runs, [(15, 30), (42, 50)]);
