@@ -239,11 +239,13 @@ impl IndexFile {
     fn section<T: for<'b> Decode<'b, ()>>(&self, file: &dyn StoreFile, section: Section) -> Result<T, Fault> {
         let io = |error| Fault::io(&self.path, "read", error);
         let Section { position, bytes, crc } = section;
-        let position = self.body_at + position;
-        // A length is believed only as far as there are bytes.
-        if position + u64::from(bytes) > file.len().map_err(io)? {
+        // A place is believed only as far as there are bytes.
+        let len = file.len().map_err(io)?;
+        let position = self.body_at.checked_add(position);
+        let ends_within = |position: &u64| position.checked_add(u64::from(bytes)).is_some_and(|end| end <= len);
+        let Some(position) = position.filter(ends_within) else {
             return Err(Fault::damaged(&self.path, "it is cut off"));
-        }
+        };
         let mut body = vec![0; bytes as usize];
         file.read_at(position, &mut body).map_err(io)?;
         let sound = crc32c::crc32c(&body) == crc;
