@@ -135,7 +135,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    fn read_row(&mut self, key: &str, value: &[u8]) -> Result<(), RowError> {
+    pub(crate) fn read_row(&mut self, key: &str, value: &[u8]) -> Result<(), RowError> {
         let unknown = || RowError::Invalid(minicbor::decode::Error::message("no row has such a key"));
         if let Some(name) = key.strip_prefix(TOPIC) {
             let name = TopicName::new(name).map_err(|_| unknown())?;

@@ -32,6 +32,9 @@ mod dead_letter;
 mod deployment;
 mod directory;
 mod errors;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod housekeeping;
 mod partition;
 mod plugin_files;

@@ -37,8 +37,7 @@ use crate::errors::ProduceError;
 pub(crate) use lane::LaneStart;
 use lane::{Accepted, Lane, Numbered, Stage};
 pub(crate) use settle::RoutedBatches;
-use window::Check;
-pub(crate) use window::{ProducerRow, Stamp, Window};
+pub(crate) use window::{Check, ProducerRow, Stamp, Window};
 
 /// A batch that was accepted and is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -57,7 +57,7 @@ impl FormatRow {
         self.check_bytes(path, row.value())
     }
 
-    fn check_bytes(self, path: &Path, row: &[u8]) -> Result<(), OpenError> {
+    pub(crate) fn check_bytes(self, path: &Path, row: &[u8]) -> Result<(), OpenError> {
         let field = |at: usize| row.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
         if !row.starts_with(&MAGIC) {
             return Err(Fault::damaged(path, "its format row is not weir's").into());

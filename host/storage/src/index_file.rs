@@ -17,6 +17,9 @@
 //!
 //! Start at [`encode`] and [`IndexFile::open`].
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod assembled;
+
 use std::{path::Path, sync::Arc};
 
 use minicbor::{Decode, Encode};
@@ -130,14 +133,19 @@ pub(crate) fn encode(
     let header_part = parts.get(&(0, 0)).copied();
     let parts = put(&mut body, &part_rows(parts));
     let header_at = header_part.map(|part| part.position);
-    let head = record::to_vec(&Head { header: header.clone(), last_sequence, spans, parts, header_at });
+    seal(&Head { header: header.clone(), last_sequence, spans, parts, header_at }, &body)
+}
+
+/// The whole file.
+fn seal(head: &Head, body: &[u8]) -> Vec<u8> {
+    let head = record::to_vec(head);
     let mut file = Vec::with_capacity(PREAMBLE_BYTES + head.len() + body.len());
     file.extend_from_slice(&MAGIC);
     file.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     file.extend_from_slice(&(head.len() as u32).to_le_bytes());
     file.extend_from_slice(&crc32c::crc32c(&head).to_le_bytes());
     file.extend_from_slice(&head);
-    file.extend_from_slice(&body);
+    file.extend_from_slice(body);
     file
 }
 
@@ -150,9 +158,12 @@ fn put_row(body: &mut Vec<u8>, extents: &[Extent], position: impl Fn(u64, &Piece
 }
 
 fn put<T: Encode<()>>(body: &mut Vec<u8>, value: &T) -> Section {
-    let bytes = record::to_vec(value);
-    let section = Section { position: body.len() as u64, bytes: bytes.len() as u32, crc: crc32c::crc32c(&bytes) };
-    body.extend_from_slice(&bytes);
+    put_bytes(body, &record::to_vec(value))
+}
+
+fn put_bytes(body: &mut Vec<u8>, bytes: &[u8]) -> Section {
+    let section = Section { position: body.len() as u64, bytes: bytes.len() as u32, crc: crc32c::crc32c(bytes) };
+    body.extend_from_slice(bytes);
     section
 }
 

@@ -34,6 +34,9 @@ mod coverage;
 mod fault;
 mod file_system;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod ids;
 mod index;

@@ -377,7 +377,7 @@ pub(crate) fn rows_of(
 }
 
 /// Store and applied sequence in the row that says so.
-fn open_applied(store: StoreId, row: &[u8]) -> Option<([u8; 16], u64)> {
+pub(crate) fn open_applied(store: StoreId, row: &[u8]) -> Option<([u8; 16], u64)> {
     let body = RowPlace { store, file: 0, table: "applied", key: &[] }.open(row)?;
     let (store, applied) = body.split_first_chunk::<16>()?;
     Some((*store, u64::from_le_bytes(applied.try_into().ok()?)))

@@ -28,6 +28,9 @@ mod deadline;
 mod failure;
 mod fault;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod host;
 mod imports;

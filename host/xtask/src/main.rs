@@ -3,10 +3,11 @@
 //! Owns what must be done alike by everybody and by CI. Never needs anything of the product's own crates, so that it
 //! builds in seconds.
 //!
-//! Start at [`ci`] and [`plugins`].
+//! Start at [`ci`], [`plugins`] and [`fuzz`].
 
 mod behaviour;
 mod ci;
+mod fuzz;
 mod plugins;
 mod run;
 mod sim;
@@ -41,6 +42,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run the fuzz targets of `host/fuzz` one after the other; what breaks one is kept in its corpus.
+    Fuzz {
+        /// How long each of them runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only these.
+        targets: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,5 +58,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Sim { arguments } => sim::run(&arguments),
         Chore::Plugins { check: false } => plugins::build(),
         Chore::Plugins { check: true } => plugins::check(),
+        Chore::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
     }
 }
