@@ -160,7 +160,11 @@ impl Queue {
     /// Waits a while, whatever arrives; not once the queue is closed.
     fn pause(&self, duration: Duration) {
         let mut waiting = self.waiting.lock();
-        while !waiting.closed && !self.arrived.wait_for(&mut waiting, duration).timed_out() {}
+        // Nobody but who closes it wakes us: woken by each arrival, we would wait anew as long as they go on.
+        waiting.wanted = usize::MAX;
+        if !waiting.closed {
+            self.arrived.wait_for(&mut waiting, duration);
+        }
     }
 
     /// Waits until there is something to do, or a time has passed. `false` when the queue is closed and empty.
@@ -589,5 +593,30 @@ pub(crate) fn apply_change(partitions: &Partitions, active: &Segment, change: Ch
                 partition.with(|state| state.set_log_start(offset.0));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_while_jobs_go_on_arriving() {
+        let queue = Arc::new(Queue::default());
+        let paused = {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || queue.pause(Duration::from_millis(50)))
+        };
+        // Far more often than the pause is long, and for far longer than it.
+        for _ in 0..2_000 {
+            if paused.is_finished() {
+                return paused.join().unwrap();
+            }
+            assert!(queue.push(Job::Roll { done: Box::new(|_| {}) }).is_ok());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        queue.close();
+        paused.join().unwrap();
+        panic!("it did not end before the arrivals did");
     }
 }
