@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use client::{BatchHandle, Books, Compression, DeliveryHandle, NOW, ProduceError, Producer, ProducerConfig, Record};
+use client::{
+    BatchDelivery, BatchHandle, Compression, DeliveryHandle, NOW, ProduceError, Producer, ProducerConfig, Record,
+};
 use sim::{
     checker::history::{Fate, RecordId, What},
     rng::Rng,
@@ -17,6 +19,9 @@ use crate::{clock, world::World};
 /// How long closing a connection may take while the broker does not answer.
 const CLOSE_DURATION_MAX: Duration = Duration::from_secs(10);
 
+/// How long a patient producer waits for an answer: longer than any outage.
+const PATIENT_MS: u64 = 120_000;
+
 /// Sends, as one producer after another, until the world stops.
 pub(crate) async fn run(world: Arc<World>, mut rng: Rng) {
     while !world.is_stopped() {
@@ -26,14 +31,17 @@ pub(crate) async fn run(world: Arc<World>, mut rng: Rng) {
 
 async fn one_life(world: &Arc<World>, rng: &mut Rng) {
     let Some(client) = world.connect().await else { return };
+    // The short one gives up during most outages: nobody knows what became of those records.
+    let patience_ms = rng.pick(&[300, 3_000, PATIENT_MS]);
     let producer = client.producer(ProducerConfig {
         compression: rng.pick(&[Compression::None, Compression::Lz4, Compression::Zstd]),
         linger: Duration::from_millis(rng.within(0..=10)),
-        // The short one gives up during most outages: nobody knows what became of those records.
-        delivery_timeout: Duration::from_millis(rng.pick(&[300, 3_000, 120_000])),
+        delivery_timeout: Duration::from_millis(patience_ms),
         ..ProducerConfig::default()
     });
-    let mut life = Life { world, number: world.next_client(), producer, lanes: BTreeMap::new(), tasks: JoinSet::new() };
+    let number = world.next_client();
+    let is_patient = patience_ms == PATIENT_MS;
+    let mut life = Life { world, number, is_patient, producer, lanes: BTreeMap::new(), tasks: JoinSet::new() };
     for _ in 0..rng.within(50..=1_500) {
         if world.is_stopped() {
             break;
@@ -59,6 +67,8 @@ async fn one_life(world: &Arc<World>, rng: &mut Rng) {
 struct Life<'a> {
     world: &'a Arc<World>,
     number: u32,
+    /// Whether it waits through every outage.
+    is_patient: bool,
     producer: Producer,
     lanes: BTreeMap<u32, Lane>,
     tasks: JoinSet<()>,
@@ -93,11 +103,12 @@ impl Life<'_> {
         let count = rng.within(1..=8);
         let fates: Vec<Fate> = (0..count).map(|_| self.world.any_fate(partition, rng)).collect();
         let padding = rng.within(0..=300) as usize;
-        let (world, client) = (self.world, self.number);
+        let collector =
+            Collector { world: Arc::clone(self.world), client: self.number, partition, is_patient: self.is_patient };
         let tasks = &mut self.tasks;
         let lane = self.lanes.entry(partition).or_insert_with(|| {
             let (handed_over, queue) = unbounded_channel();
-            tasks.spawn(collect(Arc::clone(world), client, partition, queue));
+            tasks.spawn(collector.run(queue));
             Lane { next: 0, handed_over }
         });
         let first = lane.next;
@@ -145,50 +156,65 @@ impl Life<'_> {
 }
 
 /// Writes down the answers of one partition.
-async fn collect(world: Arc<World>, client: u32, partition: u32, mut queue: UnboundedReceiver<HandedOver>) {
-    // Records that travelled together have one answer: how many of it are here.
-    let mut together = 0;
-    while let Some(handed_over) = queue.recv().await {
-        let what = match handed_over {
-            HandedOver::Not { first, count } => What::Refused { partition, first, count },
-            HandedOver::Batch { first, count, handle } => match handle.await {
-                Ok(batch) => ack(partition, first, count, batch.base_offset.0, batch.next_offset.0, batch.books),
-                Err(error) => failed(&world, partition, first, count, &error),
-            },
-            HandedOver::Record { number, handle } => match handle.await {
-                Ok(delivery) => {
-                    let batch = delivery.batch();
-                    if delivery.index() != together {
-                        world.trouble(format!("record {number} of {client} came as {}th", delivery.index()));
+struct Collector {
+    world: Arc<World>,
+    client: u32,
+    partition: u32,
+    is_patient: bool,
+}
+
+impl Collector {
+    async fn run(self, mut queue: UnboundedReceiver<HandedOver>) {
+        // Records that travelled together have one answer: how many of it are here.
+        let mut together = 0;
+        while let Some(handed_over) = queue.recv().await {
+            let what = match handed_over {
+                HandedOver::Not { first, count } => What::Refused { partition: self.partition, first, count },
+                HandedOver::Batch { first, count, handle } => match handle.await {
+                    Ok(batch) => self.acked(first, count, &batch),
+                    Err(error) => self.failed(first, count, &error),
+                },
+                HandedOver::Record { number, handle } => match handle.await {
+                    Ok(delivery) => {
+                        let batch = delivery.batch();
+                        if delivery.index() != together {
+                            let text = format!("record {number} of {} came as {}th", self.client, delivery.index());
+                            self.world.trouble(text);
+                        }
+                        together += 1;
+                        if u64::from(together) < batch.books.records_in {
+                            continue;
+                        }
+                        let count = u64::from(std::mem::take(&mut together));
+                        self.acked(number + 1 - count, count, batch)
                     }
-                    together += 1;
-                    if u64::from(together) < batch.books.records_in {
-                        continue;
-                    }
-                    let count = u64::from(std::mem::take(&mut together));
-                    let (base, next) = (batch.base_offset.0, batch.next_offset.0);
-                    ack(partition, number + 1 - count, count, base, next, batch.books)
-                }
-                Err(error) => failed(&world, partition, number, 1, &error),
-            },
-        };
-        world.note(client, what);
+                    Err(error) => self.failed(number, 1, &error),
+                },
+            };
+            self.world.note(self.client, what);
+        }
     }
-}
 
-fn ack(partition: u32, first: u64, count: u64, base_offset: u64, next_offset: u64, books: Books) -> What {
-    What::Ack { partition, first, count, base_offset, next_offset, books }
-}
+    fn acked(&self, first: u64, count: u64, batch: &BatchDelivery) -> What {
+        let (base_offset, next_offset) = (batch.base_offset.0, batch.next_offset.0);
+        What::Ack { partition: self.partition, first, count, base_offset, next_offset, books: batch.books }
+    }
 
-/// What an error says: it is certainly not stored, or nobody knows.
-fn failed(world: &World, partition: u32, first: u64, count: u64, error: &ProduceError) -> What {
-    match error {
-        ProduceError::TimedOut { sent: true, .. } | ProduceError::Closed => What::Unknown { partition, first, count },
-        ProduceError::TimedOut { sent: false, .. } => What::Refused { partition, first, count },
-        // A broker that keeps its data forgets no producer, and nobody else has this one's id.
-        other => {
-            world.trouble(format!("producing to `{}`: {other}", world.partition(partition)));
-            What::Unknown { partition, first, count }
+    /// What an error says: it is certainly not stored, or nobody knows.
+    fn failed(&self, first: u64, count: u64, error: &ProduceError) -> What {
+        let partition = self.partition;
+        match error {
+            ProduceError::TimedOut { sent: false, .. } => What::Refused { partition, first, count },
+            ProduceError::TimedOut { sent: true, .. } | ProduceError::Closed => {
+                What::Unknown { partition, first, count }
+            }
+            // Behind a batch that was given up, and is not stored, its successors have no place.
+            ProduceError::OutcomeUnknown { .. } if !self.is_patient => What::Unknown { partition, first, count },
+            // A broker that keeps its data forgets no producer, and nobody else has this one's id.
+            other => {
+                self.world.trouble(format!("producing to `{}`: {other}", self.world.partition(partition)));
+                What::Unknown { partition, first, count }
+            }
         }
     }
 }

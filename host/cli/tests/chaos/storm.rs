@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const IDLE: Duration = Duration::from_secs(3);
 
 /// How long a broker may take until it says that its disk is full, or is no more.
-const FULL_DURATION_MAX: Duration = Duration::from_secs(20);
+const FULL_DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// The topic that fills what is left.
 const HOG: &str = "hog";
