@@ -92,9 +92,9 @@ impl Partition {
                 };
                 self.core.sequence(offer);
             }
-            Err(error) => {
-                let _ = waiter.send(Err(error));
-            }
+            Err(error) => self.core.sequence(|sequencer, effects| {
+                sequencer.offer_refused(self.slot.id, batch.header(), error, waiter, effects);
+            }),
         }
         ProduceTicket(ticket)
     }

@@ -30,7 +30,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Books, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, RecordError, Sequence};
+use protocol::{
+    BatchHeader, Books, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, RecordError, Sequence,
+};
 use storage::{Commit, StateChange, StateTable};
 
 use crate::errors::ProduceError;
@@ -224,14 +226,10 @@ impl<W> Sequencer<W> {
         waiter: W,
         effects: &mut Effects<W>,
     ) {
-        match self.admit(partition, &batch) {
+        match self.admit(partition, batch.header()) {
             Err(error) => effects.answers.push((waiter, Err(error))),
             Ok(Admission::Stored(answer)) => effects.answers.push((waiter, Ok(answer))),
-            Ok(Admission::InFlight(id)) => match self.waiters.get_mut(&id) {
-                Some(waiters) => waiters.push(waiter),
-                // It was answered before its time, because the broker stops.
-                None => effects.answers.push((waiter, Err(ProduceError::ShuttingDown))),
-            },
+            Ok(Admission::InFlight(id)) => self.join(id, waiter, effects),
             Ok(Admission::New(stamp)) => {
                 let id = BatchId(self.next_id());
                 self.waiters.insert(id, vec![waiter]);
@@ -247,9 +245,35 @@ impl<W> Sequencer<W> {
         }
     }
 
-    fn admit(&self, partition: PartitionId, batch: &RecordBatch) -> Result<Admission, ProduceError> {
+    /// A producer hands over a batch that may not be stored as the topic is now. One that was taken before is answered
+    /// as it was: its producer would otherwise take it for lost, and give its sequences to another.
+    pub(crate) fn offer_refused(
+        &mut self,
+        partition: PartitionId,
+        header: &BatchHeader,
+        error: ProduceError,
+        waiter: W,
+        effects: &mut Effects<W>,
+    ) {
+        match self.admit(partition, header) {
+            Ok(Admission::Stored(answer)) => effects.answers.push((waiter, Ok(answer))),
+            Ok(Admission::InFlight(id)) => self.join(id, waiter, effects),
+            Ok(Admission::New(_)) | Err(_) => effects.answers.push((waiter, Err(error))),
+        }
+    }
+
+    /// Waits for a batch that is taken already.
+    fn join(&mut self, id: BatchId, waiter: W, effects: &mut Effects<W>) {
+        match self.waiters.get_mut(&id) {
+            Some(waiters) => waiters.push(waiter),
+            // It was answered before its time, because the broker stops.
+            None => effects.answers.push((waiter, Err(ProduceError::ShuttingDown))),
+        }
+    }
+
+    fn admit(&self, partition: PartitionId, header: &BatchHeader) -> Result<Admission, ProduceError> {
         let lane = self.lanes.get(&partition).ok_or(ProduceError::PartitionGone)?;
-        let stamp = Stamp::of(batch.header());
+        let stamp = Stamp::of(header);
         match stamp.as_ref().map(|stamp| lane.check(stamp)).transpose()? {
             Some(Check::Stored(answer)) => return Ok(Admission::Stored(answer)),
             Some(Check::InFlight(id)) => return Ok(Admission::InFlight(id)),

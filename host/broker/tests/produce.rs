@@ -5,7 +5,7 @@ mod common;
 use broker::ProduceError;
 use bytes::Bytes;
 use common::{batch, open, partition, produced, read, topic, values};
-use protocol::{Books, ErrorCode, Offset, ProduceAnswer, RecordBatch, Sequence, WireError};
+use protocol::{Books, ErrorCode, Offset, ProduceAnswer, RecordBatch, Sequence, WireError, control::AlterTopic};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -122,6 +122,24 @@ async fn a_record_over_the_topics_limit_is_refused_by_name_and_value() {
     assert!(wire.text.contains("`max_record_bytes` (10) of topic `small`"), "{}", wire.text);
     assert!(values(&partition).await.is_empty(), "nothing of the batch is stored");
     partition.produce(batch(&["fits"])).await.unwrap();
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_retry_is_answered_alike_also_when_the_topic_takes_such_records_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let partition = topic(&broker, "orders", 1).await.remove(0);
+    let (sent, next) = (|| produced(&["a record"], 5, 0, 0), || produced(&["another one"], 5, 0, 1));
+    let first = partition.produce(sent()).await.unwrap();
+    let alter =
+        AlterTopic { name: common::topic_name("orders"), retention: None, max_record_bytes: Some(5), partitions: None };
+    broker.alter_topic(alter).await.unwrap();
+    assert_eq!(partition.produce(sent()).await.unwrap(), first);
+    // To refuse a stored batch would let its producer give the sequence to the next one, which then counts as stored.
+    let refused = partition.produce(next()).await.unwrap_err();
+    assert_eq!(WireError::from(&refused).code, ErrorCode::RecordTooLarge);
+    assert_eq!(values(&partition).await, ["a record"]);
     broker.shutdown().await;
 }
 
