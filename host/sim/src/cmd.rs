@@ -1,5 +1,7 @@
 //! The commands of `weir-sim`, one file each.
 
+#[cfg(feature = "broker")]
+pub(crate) mod broker;
 pub(crate) mod check;
 mod progress;
 pub(crate) mod replay;

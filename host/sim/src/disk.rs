@@ -170,6 +170,12 @@ impl SimDisk {
         (state.begun_with.clone(), state.journal[..position].to_vec())
     }
 
+    /// What was done from a position of the journal on, for people.
+    #[must_use]
+    pub fn told_since(&self, position: usize) -> Vec<String> {
+        self.0.lock().journal[position..].iter().map(Op::text).collect()
+    }
+
     /// At each call another thread may come first.
     fn called(&self) -> MutexGuard<'_, State> {
         sync::pause();

@@ -15,6 +15,8 @@
 //!
 //! Start at [`run::run_seed`].
 
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod checker;
 pub mod clock;
 pub mod disk;

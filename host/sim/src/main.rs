@@ -23,6 +23,9 @@ enum Command {
     Replay(cmd::replay::Replay),
     /// Judges a history of what clients of a broker saw
     Check(cmd::check::Check),
+    /// Lets a whole broker live and die with its clients
+    #[cfg(feature = "broker")]
+    Broker(cmd::broker::Broker),
 }
 
 fn main() -> ExitCode {
@@ -30,5 +33,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
         Command::Check(check) => check.run(),
+        #[cfg(feature = "broker")]
+        Command::Broker(broker) => broker.run(),
     }
 }

@@ -11,7 +11,9 @@ const CI: &str = "run --jobs 2 --cuts 100000";
 
 /// Hands everything on; power cuts where no command is named.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
-    let mut sim = cargo("run --quiet --locked --package weir-sim --profile sim --");
+    // The plugin engine takes minutes to build; only a whole broker needs it.
+    let features = if names_broker(arguments) { "" } else { "--no-default-features " };
+    let mut sim = cargo(&format!("run --quiet --locked --package weir-sim --profile sim {features}--"));
     if arguments.iter().any(|argument| argument == "--ci") {
         sim.args(CI.split_whitespace());
     } else if arguments.first().is_none_or(|first| is_option(first)) {
@@ -23,6 +25,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
 /// The slice of CI.
 pub(crate) fn run_ci() -> Result<()> {
     run(&["--ci".into()])
+}
+
+fn names_broker(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == "broker")
 }
 
 fn is_option(argument: &OsStr) -> bool {
