@@ -191,7 +191,7 @@ impl Admin {
         self.directory.set_topic(name.clone(), Topic { row, partitions, deployment });
     }
 
-    /// Makes a topic visible whose partitions are in the store, but not here: after a start, or a deletion that failed.
+    /// Makes a topic visible whose partitions are in the store, but not here: after a start.
     pub(crate) fn restore_topic(
         &self,
         name: &TopicName,

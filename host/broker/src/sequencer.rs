@@ -166,18 +166,33 @@ impl<W> Sequencer<W> {
         assert!(before.is_none(), "partition {partition} has one lane");
     }
 
-    /// Removes a partition: what waits for its pipeline is refused; what is committing still gets its answer. Returns
-    /// what removes its producers' rows.
-    pub(crate) fn remove_lane(&mut self, partition: PartitionId, effects: &mut Effects<W>) -> Vec<StateChange> {
-        let Some(mut lane) = self.lanes.remove(&partition) else { return Vec::new() };
+    /// Closes a partition that is to be deleted: what waits for its pipeline is refused, and so is what comes; what is
+    /// committing still gets its answer. Returns what removes its producers' rows.
+    pub(crate) fn close_lane(&mut self, partition: PartitionId, effects: &mut Effects<W>) -> Vec<StateChange> {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return Vec::new() };
         let rows = lane.row_keys(partition).map(|key| lane::remove_row(&key)).collect();
+        (lane.closed, lane.ready) = (true, false);
+        let refused = lane.clear();
         self.ready.retain(|ready| *ready != partition);
         self.pending.remove(&partition);
-        for batch in lane.clear() {
+        for batch in refused {
             self.answer(batch, &Err(ProduceError::PartitionGone), effects);
         }
         self.settle(effects);
         rows
+    }
+
+    /// The deletion failed: batches are taken again.
+    pub(crate) fn reopen_lane(&mut self, partition: PartitionId) {
+        if let Some(lane) = self.lanes.get_mut(&partition) {
+            lane.closed = false;
+        }
+    }
+
+    /// Removes a partition that was closed.
+    pub(crate) fn remove_lane(&mut self, partition: PartitionId) {
+        let lane = self.lanes.remove(&partition);
+        assert!(lane.is_none_or(|lane| lane.closed), "partition {partition} is closed before it is removed");
     }
 
     /// The partition's topic got or lost its pipeline, or has another one: what was paused goes on.
@@ -271,8 +286,13 @@ impl<W> Sequencer<W> {
         }
     }
 
+    /// A partition that is there, and not about to go.
+    fn open_lane(&self, partition: PartitionId) -> Option<&Lane> {
+        self.lanes.get(&partition).filter(|lane| !lane.closed)
+    }
+
     fn admit(&self, partition: PartitionId, header: &BatchHeader) -> Result<Admission, ProduceError> {
-        let lane = self.lanes.get(&partition).ok_or(ProduceError::PartitionGone)?;
+        let lane = self.open_lane(partition).ok_or(ProduceError::PartitionGone)?;
         let stamp = Stamp::of(header);
         match stamp.as_ref().map(|stamp| lane.check(stamp)).transpose()? {
             Some(Check::Stored(answer)) => return Ok(Admission::Stored(answer)),
@@ -331,7 +351,7 @@ impl<W> Sequencer<W> {
             self.busy.remove(&group);
         }
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
-        // A run of a lane that fell back meanwhile has lost its batch, one of a lane that was removed its stage.
+        // A run of a lane that fell back or was closed meanwhile has lost its batch.
         if !matches!(&lane.stage, Stage::Running { run: current, .. } if *current == run) {
             return;
         }

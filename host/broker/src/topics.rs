@@ -137,32 +137,25 @@ impl Admin {
             return Err(TopicError::Target { name: name.clone(), transform: spec.name, source_topic });
         }
         // Lanes first: what was submitted from them is in front of the deletion, and nothing comes behind it.
+        let partitions = &topic.row.partitions;
         let mut commit = Commit::default();
         self.core.sequence(|sequencer, effects| {
-            for id in &topic.row.partitions {
-                let rows = sequencer.remove_lane(*id, effects);
+            for id in partitions {
+                let rows = sequencer.close_lane(*id, effects);
                 commit.state.extend(rows);
             }
         });
-        commit.partitions = topic.row.partitions.iter().map(|id| PartitionChange::Delete { id: *id }).collect();
+        commit.partitions = partitions.iter().map(|id| PartitionChange::Delete { id: *id }).collect();
         commit.state.push(put_topic(name, None));
-        let deleted = self.commit(commit);
-        topic.row.partitions.iter().for_each(|id| self.core.remove_slot(*id));
-        if let Err(error) = deleted {
-            self.undo_deletion(name, &topic);
+        if let Err(error) = self.commit(commit) {
+            self.core.sequence(|sequencer, _| partitions.iter().for_each(|id| sequencer.reopen_lane(*id)));
             return Err(error.into());
         }
+        self.core.sequence(|sequencer, _| partitions.iter().for_each(|id| sequencer.remove_lane(*id)));
+        partitions.iter().for_each(|id| self.core.remove_slot(*id));
         self.directory.remove_topic(name);
         self.forget_unnamed(&mut loaded);
         Ok(())
-    }
-
-    /// A topic whose deletion failed comes back as the store has it, with new handles.
-    fn undo_deletion(&self, name: &TopicName, topic: &Topic) {
-        if let Err(error) = self.restore_topic(name, topic.row.clone(), topic.deployment.clone()) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(topic = %name, error, "a topic that could not be deleted is out of service until a restart");
-        }
     }
 
     /// Topics by name; all of them for an empty list.

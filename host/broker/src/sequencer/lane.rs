@@ -82,6 +82,8 @@ pub(crate) struct Lane {
     pub(crate) stage: Stage,
     /// Whether it stands in the ready queue.
     pub(crate) ready: bool,
+    /// Its partition is being deleted: nothing is taken.
+    pub(crate) closed: bool,
 }
 
 impl Lane {
@@ -96,6 +98,7 @@ impl Lane {
             waiting: VecDeque::new(),
             stage: Stage::Idle,
             ready: false,
+            closed: false,
         }
     }
 

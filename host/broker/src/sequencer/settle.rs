@@ -96,7 +96,7 @@ impl<W> Sequencer<W> {
                 unreachable!("only pendings are followed")
             };
             for routed in &finished.routed {
-                match self.lanes.get(&routed.target).map(|lane| &lane.stage) {
+                match self.open_lane(routed.target).map(|lane| &lane.stage) {
                     None => return Closure::Broken(partition),
                     // A void run allocates nothing.
                     Some(Stage::Idle | Stage::Running { batch: None, .. }) => {}

@@ -443,9 +443,38 @@ fn a_batch_whose_target_is_gone_is_to_be_retried() {
     take(&mut world, 1);
     world.finish(a, true, 0, &[1]);
     let mut effects = Effects::default();
-    world.sequencer.remove_lane(PartitionId(1), &mut effects);
+    world.sequencer.close_lane(PartitionId(1), &mut effects);
     world.execute(effects);
     assert!(matches!(answered(&world, index), Err(ProduceError::TargetGone)));
+}
+
+#[test]
+fn a_partition_whose_deletion_failed_goes_on_where_it_was() {
+    let mut world = World::new(&[true, false, false, false]);
+    let stored = send(&mut world, 1, 0);
+    world.step(Event::Commit { ok: true });
+    let in_flight = send(&mut world, 1, 0);
+    let running = send(&mut world, 0, 0);
+    let run = take(&mut world, 0);
+    let mut effects = Effects::default();
+    let rows: usize = (0..2).map(|id| world.sequencer.close_lane(PartitionId(id), &mut effects).len()).sum();
+    assert_eq!(rows, 3, "of what is stored, in flight and running");
+    world.execute(effects);
+    let refused = send(&mut world, 1, 1);
+    for index in [running, refused] {
+        assert!(matches!(answered(&world, index), Err(ProduceError::PartitionGone)));
+    }
+    world.finish(run, true, 0, &[]);
+    world.step(Event::Commit { ok: true });
+    (0..2).for_each(|id| world.sequencer.reopen_lane(PartitionId(id)));
+    for index in [stored, in_flight] {
+        let first = answered(&world, index).clone().unwrap();
+        world.offer(index);
+        assert_eq!(answered(&world, index).clone().unwrap(), first);
+    }
+    world.offer(refused);
+    world.step(Event::Commit { ok: true });
+    assert_eq!(answered(&world, refused).clone().unwrap().base_offset, Offset(2));
 }
 
 #[test]
