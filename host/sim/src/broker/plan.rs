@@ -152,7 +152,8 @@ fn acts(rng: &mut Rng) -> Vec<(Duration, Act)> {
             _ => Act::Fail(faults(rng)),
         };
         acts.push((wait, act));
-        if matches!(act, Act::Fail(_)) {
+        // Some faults end with the broker's life.
+        if matches!(act, Act::Fail(_)) && rng.percent(60) {
             acts.push((Duration::from_millis(rng.pick(&[20, 300, 2_000])), Act::Heal));
         }
     }
