@@ -120,7 +120,9 @@ pub(super) fn explain(
         _ => infer(facts, &outputs, there, &letters_topic),
     };
     let mut rest: Vec<&Occurrence<'_>> = there.iter().collect();
-    let own = take(&mut rest, |occurrence| occurrence.facts.place == made.place);
+    let mut own = take(&mut rest, |occurrence| occurrence.facts.place == made.place);
+    // A topic that was made anew does not know what its predecessor held.
+    own.retain(|occurrence| !occurrence.facts.is_deleted || place.is_some_and(|(id, _)| id == occurrence.partition));
     own_is(facts, &outputs, place, &own, partitions)?;
     let targets: BTreeSet<&TopicName> = specs.iter().flat_map(|spec| &spec.targets).collect();
     for target in targets {
@@ -180,7 +182,9 @@ fn infer(
     there: &[Occurrence<'_>],
     letters_topic: &str,
 ) -> Option<(PartitionId, u64)> {
-    if let Some(first) = there.iter().find(|occurrence| occurrence.facts.place == facts.made.place) {
+    let is_own =
+        |occurrence: &&Occurrence<'_>| occurrence.facts.place == facts.made.place && !occurrence.facts.is_deleted;
+    if let Some(first) = there.iter().find(is_own) {
         let own = outputs.own.iter().find(|own| own.source == first.source)?;
         return Some((first.partition, first.offset.checked_sub(own.delta.into())?));
     }

@@ -168,13 +168,11 @@ impl Ledger {
         of_topic.for_each(|facts| facts.is_deleted = true);
     }
 
-    /// A topic's partitions are there.
-    pub(super) fn exists(&mut self, partitions: &[PartitionId]) {
-        for id in partitions {
-            if let Some(facts) = self.partitions.get_mut(id) {
-                facts.is_deleted = false;
-            }
-        }
+    /// A partition is there, and was not deleted.
+    pub(super) fn exists(&mut self, id: PartitionId, place: &TopicPartition) -> Result<(), Violation> {
+        self.partition_is(id, place)?;
+        self.partitions.entry(id).and_modify(|facts| facts.is_deleted = false);
+        Ok(())
     }
 
     /// From now on batches of a topic may go through this pipeline, besides those that they may go through already.

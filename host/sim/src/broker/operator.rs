@@ -8,8 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::broker::Broker;
 use protocol::{
-    CleanupPolicy, ErrorCode, OnError, Retention, TopicConfig, TopicName, TransformLimits, TransformName, WireError,
+    CleanupPolicy, ErrorCode, OnError, PartitionDescription, Retention, TopicConfig, TopicDescription, TopicName,
+    TopicPartition, TransformLimits, TransformName, WireError,
     control::{AlterTopic, CreateTopic, DeployTransform, Placement},
 };
 
@@ -231,7 +233,9 @@ impl Operator {
             let what = format!("the broker shows something else than was answered: {}", difference(expected, &shown));
             return self.world.fail(Violation::new("catalog", what));
         }
-        settle_pipelines(&self.world, life, expected);
+        if let Err(violation) = settle(&self.world, &life.broker, expected) {
+            self.world.fail(violation);
+        }
     }
 
     fn perform(&self, life: &Life, operation: &Operation) -> Result<(), WireError> {
@@ -273,15 +277,17 @@ fn transform(number: usize) -> TransformName {
 }
 
 /// What the broker shows is what batches that begin now go through, and these partitions are there.
-pub(super) fn settle_pipelines(world: &World, life: &Life, catalog: &Catalog) {
-    let partitions: Vec<_> = life.broker.describe_topics(&[]).unwrap_or_default();
+pub(super) fn settle(world: &World, broker: &Broker, catalog: &Catalog) -> Result<(), Violation> {
+    let topics = broker.describe_topics(&[]).unwrap_or_default();
     world.ask(|ledger| {
         for (name, topic) in &catalog.topics {
             ledger.pipeline_is(name, topic.transforms.clone());
         }
-        for topic in &partitions {
-            let ids: Vec<_> = topic.partitions.iter().map(|partition| partition.id).collect();
-            ledger.exists(&ids);
+        for TopicDescription { name, partitions, .. } in topics {
+            for (partition, PartitionDescription { id, .. }) in (0..).zip(partitions) {
+                ledger.exists(id, &TopicPartition { topic: name.clone(), partition })?;
+            }
         }
-    });
+        Ok(())
+    })
 }

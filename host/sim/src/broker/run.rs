@@ -13,7 +13,7 @@ use super::{
     explain::value,
     ledger::{Closing, Made},
     life,
-    operator::{Operator, settle_pipelines},
+    operator::{self, Operator},
     plan::{Act, Plan},
     producer::Producer,
     reader::{self, Reader},
@@ -267,14 +267,10 @@ impl Run {
         self.world
             .count_if("a transform was restored", shown.topics.values().any(|topic| !topic.transforms.is_empty()));
         self.world.end_operation(vec![shown.clone()], shown.clone());
-        let life = Life { number: 0, broker: broker.clone() };
-        settle_pipelines(&self.world, &life, &shown);
-        for (place, partition) in partitions(&broker) {
+        operator::settle(&self.world, &broker, &shown)?;
+        for (_, partition) in partitions(&broker) {
             let id = partition.id();
-            let floor = self.world.ask(|ledger| {
-                ledger.partition_is(id, &place)?;
-                Ok::<_, Violation>(ledger.floor(id))
-            })?;
+            let floor = self.world.ask(|ledger| ledger.floor(id));
             let Some(stands) = partition.place() else { continue };
             self.world.ask(|ledger| ledger.stands(id, floor, stands.log_start_offset, stands.high_watermark))?;
         }
