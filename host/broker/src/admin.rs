@@ -11,9 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Offset, PartitionId, PluginHash, TopicName, TopicPartition, TransformSpec};
+use protocol::{Health, Offset, PartitionId, PluginHash, TopicName, TopicPartition, TransformSpec};
 use storage::{
-    Commit, PartitionChange, StateTable,
+    Commit, CommitError, PartitionChange, StateTable,
     sync::{Mutex, MutexGuard},
 };
 use transform::{Plugin, PluginHost, Transform};
@@ -86,6 +86,15 @@ impl Admin {
     pub(crate) fn commit(&self, commit: Commit) -> Result<(), CatalogError> {
         self.core.store.commit(commit)?;
         Ok(())
+    }
+
+    /// What is answered without a commit of its own must not rest on what one whose outcome is unknown may have undone: a
+    /// deletion that failed may be durable all the same, until the store has begun anew behind it.
+    pub(crate) fn check_settled(&self) -> Result<(), CatalogError> {
+        match self.core.store.stats().health {
+            Health::ReadOnly { why } => Err(CommitError::ReadOnly { why }.into()),
+            Health::Healthy | Health::Slowed { .. } | Health::Full { .. } => Ok(()),
+        }
     }
 
     /// Brings back everything the catalog names.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    PluginDescription, PluginName,
+    PluginDescription, PluginHash, PluginName,
     limits::{PLUGIN_BYTES_MAX, PLUGINS_MAX},
 };
 use storage::Commit;
@@ -24,8 +24,7 @@ impl Admin {
             return Err(PluginError::TooLarge { bytes: wasm.len() });
         }
         let hash = plugin_files::hash_of(wasm);
-        let known = self.directory.plugin(&name);
-        if let Some(row) = known.filter(|row| row.hash == hash) {
+        if let Some(row) = self.kept(&name, hash)? {
             return Ok(row.describe(&name));
         }
         // Compiling takes long, so it is done before the turn: other admin operations go on meanwhile.
@@ -49,6 +48,16 @@ impl Admin {
         self.directory.set_plugin(name, row);
         self.forget_unnamed(&mut loaded);
         Ok(description)
+    }
+
+    /// The row of this very module under this name, if there is one.
+    fn kept(&self, name: &PluginName, hash: PluginHash) -> Result<Option<PluginRow>, PluginError> {
+        let _turn = self.turn();
+        let known = self.directory.plugin(name).filter(|row| row.hash == hash);
+        if known.is_some() {
+            self.check_settled()?;
+        }
+        Ok(known)
     }
 
     /// All plugins, by name.

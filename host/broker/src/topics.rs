@@ -24,7 +24,10 @@ impl Admin {
         let CreateTopic { name, partitions, config } = create;
         if let Some(topic) = self.directory.topic(&name) {
             return match difference(&topic.row, partitions, &config) {
-                None => Ok(self.describe(&name, &topic)),
+                None => {
+                    self.check_settled()?;
+                    Ok(self.describe(&name, &topic))
+                }
                 Some(difference) => Err(TopicError::ExistsOtherwise { name, difference }),
             };
         }

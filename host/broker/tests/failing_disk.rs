@@ -159,3 +159,23 @@ async fn everybody_is_answered_reads_go_on_and_a_retry_after_the_restart_stores_
     assert_eq!(own, expected, "routed records are stored once as well");
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_said_to_exist_whose_deletion_may_be_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, fails) = open_failing(dir.path());
+    topic(&broker, "orders", 1).await;
+    upload(&broker, "verdicts", VERDICTS).await;
+    fails.store(true, Ordering::SeqCst);
+    let unknown = WireError::from(broker.delete_topic(topic_name("orders")).await.unwrap_err());
+    assert_eq!(unknown.code, ErrorCode::CommitUnknown);
+    let again = WireError::from(broker.create_topic(common::create("orders", 1)).await.unwrap_err());
+    assert_eq!(again.code, ErrorCode::ReadOnly);
+    let wasm = wat::parse_str(VERDICTS).unwrap();
+    let again = broker.upload_plugin(common::plugin_name("verdicts"), wasm.into()).await.unwrap_err();
+    assert_eq!(WireError::from(again).code, ErrorCode::ReadOnly);
+    fails.store(false, Ordering::SeqCst);
+    let created = async { while broker.create_topic(common::create("orders", 1)).await.is_err() {} };
+    timeout(LONG, created).await.expect("it is said again when the store has begun anew");
+    broker.shutdown().await;
+}
