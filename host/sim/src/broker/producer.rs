@@ -22,7 +22,7 @@ use super::{
     making::{Fresh, Maker, unreadable},
     plan::PASSING,
     window::{Outgoing, Reply, Settled, Window},
-    world::{ANSWER_DURATION_MAX, Stage, World, now},
+    world::{ANSWER_DURATION_MAX, Life, Stage, World, now},
 };
 use crate::{invariants::Violation, rng::Rng, schedule};
 
@@ -218,28 +218,33 @@ impl Producer {
         if self.rng.percent(30) {
             schedule::sleep(self.delay());
         }
-        if self.identity.is_none() {
-            self.world.request(&self.name, "asks who it is");
-            let answer = schedule::block_on(life.broker.init_producer());
-            if !self.world.is_current(life.number) {
-                return false;
-            }
-            match answer {
-                Ok(identity) => {
-                    self.world.tell(&self.name, format_args!("is {identity:?}"));
-                    self.identity = Some(identity);
-                    self.lanes.iter_mut().for_each(|lane| lane.has_written = false);
-                }
-                Err(error) => {
-                    self.world.tell(&self.name, format_args!("is nobody: {error}"));
-                    schedule::sleep(REST);
-                    return false;
-                }
-            }
+        if self.identity.is_none() && !self.identify(&life) {
+            return false;
         }
         self.world.tell(&self.name, format_args!("connects in life {}", life.number));
         self.link = Some(Link::new(life, self.lanes.len()));
         true
+    }
+
+    /// Gets an identity that nobody had before; whether it did.
+    fn identify(&mut self, life: &Life) -> bool {
+        self.world.request(&self.name, "asks who it is");
+        let answer = schedule::block_on(life.broker.init_producer());
+        if !self.world.is_current(life.number) {
+            return false;
+        }
+        match answer {
+            Ok(identity) => {
+                self.world.tell(&self.name, format_args!("is {identity:?}"));
+                self.identity = Some(identity);
+                true
+            }
+            Err(error) => {
+                self.world.tell(&self.name, format_args!("is nobody: {error}"));
+                schedule::sleep(REST);
+                false
+            }
+        }
     }
 
     /// The connection breaks: what is on it is lost.
@@ -314,7 +319,11 @@ impl Producer {
         let link = link.as_mut().expect("it is connected");
         let header = *encoded.header();
         let what = format!("offers batch {} to {place}, sequence {} ({kind:?})", batch.0, header.base_sequence);
-        let offered = match link.partition(lane, place) {
+        let found = link.partition(lane, place);
+        if !world.is_current(link.life) {
+            return;
+        }
+        let offered = match found {
             Err(error) => {
                 world.request(name, format_args!("{what}, where there is none"));
                 Offered { batch, partition: None, kind, offered_at: now(), answer: Answer::Given(Err(error), now()) }

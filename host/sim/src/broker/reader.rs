@@ -78,7 +78,11 @@ impl Reader {
 
     /// Reads in one life of the broker.
     fn attend(&mut self, life: &Life) -> Stop {
-        let Ok(partition) = life.broker.partition(&self.habits.place) else { return Stop::Gone };
+        let found = life.broker.partition(&self.habits.place);
+        let Ok(partition) = found else { return Stop::Gone };
+        if !self.world.is_current(life.number) {
+            return Stop::Gone;
+        }
         let id = partition.id();
         self.world.note(&self.name, format_args!("attends to {} = partition {id}", self.habits.place), |ledger| {
             ledger.partition_is(id, partition.topic_partition())
