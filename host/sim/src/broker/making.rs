@@ -20,8 +20,8 @@ const OVERSIZED_FILLING_BYTES: usize = 2_000;
 pub(super) struct Maker {
     /// Bytes that a value is filled with, at most.
     pub(super) filling: u64,
-    /// Whether some records may be larger than their topic allows.
-    pub(super) oversized: bool,
+    /// Records that may be larger than their topic allows, in a hundred.
+    pub(super) oversized: u64,
 }
 
 /// A batch as it was made.
@@ -46,7 +46,7 @@ impl Maker {
     fn record(self, id: BatchId, source: u32, rng: &mut Rng) -> Record {
         let marks = Marks { verdicts: [verdict(rng), verdict(rng)], sifted: rng.percent(10) };
         let mut bytes = rng.within(0..=self.filling) as usize;
-        if self.oversized && rng.percent(2) {
+        if rng.percent(self.oversized) {
             bytes += OVERSIZED_FILLING_BYTES;
         }
         let value = value(marks.bytes(), id, source, &vec![b'x'; bytes]);

@@ -23,13 +23,46 @@ use super::{
 };
 use crate::{invariants::Violation, rng::Rng, schedule};
 
+/// What an operator does.
+#[derive(Debug, Clone)]
+pub(super) struct Habits {
+    /// Pauses between operations, in milliseconds at most.
+    pub(super) pace_ms: u64,
+    /// It deploys transforms that pause a partition.
+    pub(super) pauses: bool,
+    /// How much it likes each kind of operation.
+    pub(super) likings: Likings,
+}
+
+/// How often an operator asks for each kind of operation, beside the others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Likings {
+    pub(super) upload: usize,
+    pub(super) delete_plugin: usize,
+    pub(super) deploy: usize,
+    pub(super) remove: usize,
+    pub(super) alter: usize,
+    pub(super) delete: usize,
+    pub(super) create: usize,
+}
+
+impl Likings {
+    /// Of everything something.
+    pub(super) const EVEN: Likings =
+        Likings { upload: 12, delete_plugin: 3, deploy: 35, remove: 15, alter: 15, delete: 10, create: 10 };
+    /// Topics that change all the time.
+    pub(super) const SETTINGS: Likings =
+        Likings { upload: 1, delete_plugin: 0, deploy: 5, remove: 3, alter: 80, delete: 1, create: 1 };
+    /// Topics that come and go.
+    pub(super) const TOPICS: Likings =
+        Likings { upload: 4, delete_plugin: 3, deploy: 20, remove: 10, alter: 5, delete: 30, create: 28 };
+}
+
 /// See the module.
 pub(super) struct Operator {
     rng: Rng,
     world: Arc<World>,
-    /// Pauses between operations, in milliseconds at most.
-    pace_ms: u64,
-    pauses: bool,
+    habits: Habits,
 }
 
 /// How an operation was answered.
@@ -45,14 +78,14 @@ enum Answered {
 const WHO: &str = "operator";
 
 impl Operator {
-    pub(super) fn new(pace_ms: u64, pauses: bool, rng: Rng, world: Arc<World>) -> Operator {
-        Operator { rng, world, pace_ms, pauses }
+    pub(super) fn new(habits: Habits, rng: Rng, world: Arc<World>) -> Operator {
+        Operator { rng, world, habits }
     }
 
     /// Works until nothing may break any more; then mends what it paused, and leaves.
     pub(super) fn run(mut self) {
         while self.world.stage() == Stage::Working {
-            schedule::sleep(Duration::from_millis(self.rng.within(0..=self.pace_ms)));
+            schedule::sleep(Duration::from_millis(self.rng.within(0..=self.habits.pace_ms)));
             let Some(life) = self.world.life() else { continue };
             let operation = self.choose();
             self.ask(&life, &operation);
@@ -97,20 +130,31 @@ impl Operator {
     fn choose(&mut self) -> Operation {
         let catalog = self.world.catalog();
         let piped = plan::topic(self.rng.pick(plan::PIPED));
-        match self.rng.below(100) {
-            0..12 => Operation::Upload(self.rng.below(guests::all().len())),
-            12..15 => Operation::DeletePlugin(guests::all()[self.rng.below(guests::all().len())].name.clone()),
-            15..50 => Operation::Deploy(self.deploy(&catalog, piped)),
-            50..65 => {
-                let name = match catalog.transforms(&piped) {
-                    [] => transform(0),
-                    some => some[self.rng.below(some.len())].name.clone(),
-                };
-                Operation::Remove(piped, name)
-            }
-            65..80 => self.alter(&catalog),
-            80..90 => Operation::Delete(plan::topic(PASSING)),
-            _ => Operation::Create(plan::create(PASSING, 2, TopicConfig::default())),
+        let Likings { upload, delete_plugin, deploy, remove, alter, delete, create } = self.habits.likings;
+        let mut at = self.rng.below(upload + delete_plugin + deploy + remove + alter + delete + create);
+        let mut is_next = |liking: usize| {
+            let is_it = at < liking;
+            at = at.wrapping_sub(liking);
+            is_it
+        };
+        if is_next(upload) {
+            Operation::Upload(self.rng.below(guests::all().len()))
+        } else if is_next(delete_plugin) {
+            Operation::DeletePlugin(guests::all()[self.rng.below(guests::all().len())].name.clone())
+        } else if is_next(deploy) {
+            Operation::Deploy(self.deploy(&catalog, piped))
+        } else if is_next(remove) {
+            let name = match catalog.transforms(&piped) {
+                [] => transform(0),
+                some => some[self.rng.below(some.len())].name.clone(),
+            };
+            Operation::Remove(piped, name)
+        } else if is_next(alter) {
+            self.alter(&catalog)
+        } else if is_next(delete) {
+            Operation::Delete(plan::topic(PASSING))
+        } else {
+            Operation::Create(plan::create(PASSING, 2, TopicConfig::default()))
         }
     }
 
@@ -125,7 +169,7 @@ impl Operator {
         let on_error = match self.rng.below(10) {
             0..5 => OnError::DeadLetter,
             5..7 => OnError::Reject,
-            7 if self.pauses => OnError::Pause,
+            7 if self.habits.pauses => OnError::Pause,
             _ => OnError::Drop,
         };
         let beside = catalog.transforms(&topic).first().map(|spec| spec.name.clone());

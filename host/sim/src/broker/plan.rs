@@ -7,7 +7,11 @@ use std::time::Duration;
 use protocol::{CleanupPolicy, Retention, TopicConfig, TopicName, TopicPartition, control::CreateTopic};
 use storage::StoreOptions;
 
-use super::{making::Maker, producer, reader};
+use super::{
+    making::Maker,
+    operator::{self, Likings},
+    producer, reader,
+};
 use crate::{
     disk::{Cut, FaultKind, Faults, Loss},
     rng::Rng,
@@ -20,7 +24,7 @@ pub(super) const PIPED: &[&str] = &["orders", "clicks"];
 pub(super) const TARGETS: &[&str] = &["sink", "orders", "clicks", PASSING];
 
 /// Topics whose settings change.
-pub(super) const ALTERED: &[&str] = &["brief", "brief", "orders", PASSING];
+pub(super) const ALTERED: &[&str] = &["brief", "brief", "brief", "sink", "orders", PASSING];
 
 /// The topic that comes and goes.
 pub(super) const PASSING: &str = "passing";
@@ -51,8 +55,7 @@ pub(super) struct Plan {
     pub(super) readers: Vec<reader::Habits>,
     /// What happens, each so long after the one before.
     pub(super) acts: Vec<(Duration, Act)>,
-    pub(super) operator_pace_ms: u64,
-    pub(super) operator_pauses: bool,
+    pub(super) operator: operator::Habits,
     pub(super) store: StoreOptions,
     pub(super) workers: usize,
     pub(super) retention_interval_ms: u64,
@@ -103,8 +106,11 @@ impl Plan {
             producers: (0..rng.within(2..=4)).map(|_| producer_habits(rng, &places)).collect(),
             readers: (0..rng.within(2..=5)).map(|_| reader_habits(rng, &places)).collect(),
             acts: acts(rng),
-            operator_pace_ms: rng.pick(&[100, 500, 3_000]),
-            operator_pauses: rng.percent(30),
+            operator: operator::Habits {
+                pace_ms: rng.pick(&[60, 300, 3_000]),
+                pauses: rng.percent(30),
+                likings: rng.pick(&[Likings::EVEN, Likings::EVEN, Likings::SETTINGS, Likings::TOPICS]),
+            },
             store: sizes(rng),
             workers: rng.within(2..=3) as usize,
             retention_interval_ms: rng.pick(&[200, 1_000, 5_000]),
@@ -128,7 +134,7 @@ fn producer_habits(rng: &mut Rng, places: &[TopicPartition]) -> producer::Habits
         in_flight_max: rng.pick(&[1, 3, 8, 40]),
         strays: rng.pick(&[0, 5, 15]),
         breaks: rng.pick(&[0, 3, 20]),
-        maker: Maker { filling: rng.pick(&[8, 100, 300]), oversized: rng.percent(60) },
+        maker: Maker { filling: rng.pick(&[8, 100, 300]), oversized: rng.pick(&[0, 2, 20]) },
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Producer {
     /// What an earlier incarnation sent, and did not arrive yet.
     zombies: VecDeque<Zombie>,
     next_batch_at: Duration,
+    /// It does not connect before.
+    offline_until: Duration,
 }
 
 /// A partition that it writes to.
@@ -114,6 +116,7 @@ impl Producer {
             link: None,
             zombies: VecDeque::new(),
             next_batch_at: Duration::ZERO,
+            offline_until: Duration::ZERO,
         }
     }
 
@@ -214,10 +217,10 @@ impl Producer {
             }
             self.disconnect("the broker is gone");
         }
-        let Some(life) = self.world.life() else { return false };
-        if self.rng.percent(30) {
-            schedule::sleep(self.delay());
+        if now() < self.offline_until {
+            return false;
         }
+        let Some(life) = self.world.life() else { return false };
         if self.identity.is_none() && !self.identify(&life) {
             return false;
         }
@@ -253,6 +256,7 @@ impl Producer {
         let (lost, lost_answers, unanswered) = link.at_stake();
         self.world.tell(&self.name, format_args!("disconnects: {why}; {lost} requests lost, {unanswered} unanswered"));
         self.world.count("a connection broke");
+        self.offline_until = now() + Duration::from_millis(self.rng.pick(&[0, 0, 1, 20, 300, 1_000]));
         self.world.count_if("a request was lost", lost > 0);
         self.world.count_if("an answer was lost", lost_answers > 0);
         self.lanes.iter_mut().for_each(|lane| lane.window.detach());

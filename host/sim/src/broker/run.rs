@@ -70,7 +70,8 @@ impl Run {
         let disk = self.world.disk();
         let broker = self.open(&disk)?;
         self.begin_life(broker)?;
-        Operator::new(0, false, self.rng.fork(), self.world.clone()).prepare(&self.plan.topics);
+        let operator = Operator::new(self.plan.operator.clone(), self.rng.fork(), self.world.clone());
+        operator.prepare(&self.plan.topics);
         self.start_clients();
         for (wait, act) in self.plan.acts.clone() {
             self.pass(wait)?;
@@ -107,8 +108,7 @@ impl Run {
             let reader = Reader::new(number, habits.clone(), self.rng.fork(), self.world.clone());
             self.threads.push(spawn(format!("reader-{number}"), Box::new(move || reader.run())));
         }
-        let (pace, pauses) = (self.plan.operator_pace_ms, self.plan.operator_pauses);
-        let operator = Operator::new(pace, pauses, self.rng.fork(), self.world.clone());
+        let operator = Operator::new(self.plan.operator.clone(), self.rng.fork(), self.world.clone());
         self.threads.push(spawn("operator".into(), Box::new(move || operator.run())));
     }
 
