@@ -102,20 +102,64 @@ impl Plan {
                 (0..topic.partitions).map(place)
             })
             .collect();
+        let bent = rng.pick(&[Bent::None, Bent::None, Bent::Settings, Bent::Topics]);
         Plan {
-            producers: (0..rng.within(2..=4)).map(|_| producer_habits(rng, &places)).collect(),
+            producers: (0..rng.within(2..=4)).map(|_| bent.bend(producer_habits(rng, &places))).collect(),
             readers: (0..rng.within(2..=5)).map(|_| reader_habits(rng, &places)).collect(),
             acts: acts(rng),
             operator: operator::Habits {
-                pace_ms: rng.pick(&[60, 300, 3_000]),
+                pace_ms: rng.pick(bent.paces_ms()),
                 pauses: rng.percent(30),
-                likings: rng.pick(&[Likings::EVEN, Likings::EVEN, Likings::SETTINGS, Likings::TOPICS]),
+                likings: bent.likings(),
             },
             store: sizes(rng),
             workers: rng.within(2..=3) as usize,
             retention_interval_ms: rng.pick(&[200, 1_000, 5_000]),
             scrub_bytes_per_second: rng.pick(&[0, 64 << 10, 4 << 20]),
             topics,
+        }
+    }
+}
+
+/// What a run is mostly about: what needs one thing to happen in a narrow place is found sooner where little else happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bent {
+    None,
+    /// Topics change under those who write to them.
+    Settings,
+    /// Topics come and go.
+    Topics,
+}
+
+impl Bent {
+    fn likings(self) -> Likings {
+        match self {
+            Bent::None => Likings::EVEN,
+            Bent::Settings => Likings::SETTINGS,
+            Bent::Topics => Likings::TOPICS,
+        }
+    }
+
+    fn paces_ms(self) -> &'static [u64] {
+        match self {
+            Bent::None => &[100, 500, 3_000],
+            Bent::Settings | Bent::Topics => &[30, 150],
+        }
+    }
+
+    /// Everybody writes where it happens.
+    fn bend(self, habits: producer::Habits) -> producer::Habits {
+        let place = |name| TopicPartition { topic: topic(name), partition: 0 };
+        match self {
+            Bent::None => habits,
+            Bent::Settings => producer::Habits {
+                places: vec![place("brief")],
+                breaks: 30,
+                maker: Maker { oversized: 10, ..habits.maker },
+                ..habits
+            },
+            Bent::Topics if habits.places.contains(&place(PASSING)) => habits,
+            Bent::Topics => producer::Habits { places: [habits.places, vec![place(PASSING)]].concat(), ..habits },
         }
     }
 }
