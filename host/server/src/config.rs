@@ -96,7 +96,7 @@ pub struct TransportConfig {
     /// `transport.connections_max`: connections open at the same time. Default 10,000; an idle one costs about 40 KiB.
     pub connections_max: usize,
     /// `transport.idle_ms_max`: how long a silent connection is kept, in milliseconds. Default 30,000: three keep-alives
-    /// of a client.
+    /// of a client; where it is less, the broker sends them.
     pub idle_ms_max: u32,
     /// `transport.hello_ms_max`: how long a connection may take to its HELLO, in milliseconds. Default 10,000: a slow
     /// link's handshake fits, and a connection that says nothing costs little.

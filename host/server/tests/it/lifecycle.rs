@@ -1,6 +1,6 @@
 //! Start, stop, and starts that cannot be.
 
-use std::net::UdpSocket;
+use std::{net::UdpSocket, time::Duration};
 
 use protocol::{
     ErrorCode, control,
@@ -108,6 +108,15 @@ async fn a_stop_answers_what_is_in_flight_and_tells_everybody() {
 async fn a_stop_with_nobody_there_is_a_stop() {
     let (server, _dir) = start().await;
     server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_only_waits_is_kept_however_short_the_patience_is() {
+    let (server, _dir) = start_with(|config| config.transport.idle_ms_max = 1_000).await;
+    let (peer, mut control) = join(&server).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(peer.connection.close_reason().is_none(), "{:?}", peer.connection.close_reason());
+    control.ask(&Request::Status).await.unwrap();
 }
 
 #[tokio::test]

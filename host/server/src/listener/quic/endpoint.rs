@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use protocol::limits::STREAMS_PER_CONNECTION_MAX;
@@ -36,6 +37,8 @@ const UDP_SEND_BYTES_MAX: usize = 65_507;
 const HANDSHAKES_BEFORE_RETRY: usize = 64;
 /// As many segments as quinn puts into one send call by itself.
 const SEGMENTS_MAX: usize = 10;
+/// How often a client of ours asks whether we are there.
+const CLIENT_KEEP_ALIVE_MS: u32 = 10_000;
 
 /// Begins to listen on a socket that is bound.
 pub(crate) fn listen(socket: UdpSocket, config: &TransportConfig, tls: QuicServerConfig) -> io::Result<Endpoint> {
@@ -134,8 +137,16 @@ fn transport(config: &TransportConfig, mtu: u16) -> quinn::TransportConfig {
         // No datagrams: without a receive buffer the extension is not offered.
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(config.idle_ms_max))))
-        .mtu_discovery_config(Some(discovery));
+        .mtu_discovery_config(Some(discovery))
+        .keep_alive_interval(keep_alive(config.idle_ms_max));
     transport
+}
+
+/// How often we ask whether a peer is there. Clients do that often enough for the default; where a connection is kept for
+/// less, one that only waits for its answer would end, be made again, and wait anew.
+fn keep_alive(idle_ms_max: u32) -> Option<Duration> {
+    let is_short = (1..3 * CLIENT_KEEP_ALIVE_MS).contains(&idle_ms_max);
+    is_short.then(|| Duration::from_millis(u64::from(idle_ms_max).div_ceil(3)))
 }
 
 /// A UDP socket that puts fewer segments into one send call than it could.
