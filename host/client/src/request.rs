@@ -58,7 +58,8 @@ async fn until_answered(
     way: Way,
 ) -> Result<Response, AdminError> {
     let waited = link.config().request_timeout;
-    let mut last = LastTry::without_code("no connection");
+    // Where there is no connection, the link says why.
+    let mut last = LastTry::without_code("the broker has not answered yet");
     let mut lost_before = false;
     let tries = async {
         let mut backoff = link.backoff();

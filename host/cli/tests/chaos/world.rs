@@ -111,7 +111,12 @@ impl World {
 
     /// A connection to a broker that is there, however busy it is.
     pub(crate) async fn connect_patiently(&self) -> Result<Client, ConnectError> {
-        Client::connect(ClientConfig { connect_timeout: Duration::from_secs(20), ..self.client_config() }).await
+        let patient = ClientConfig {
+            connect_timeout: Duration::from_secs(20),
+            request_timeout: Duration::from_secs(120),
+            ..self.client_config()
+        };
+        Client::connect(patient).await
     }
 
     /// A connection of its own, as soon as there is a broker; `None` when everybody is to stop before that.
