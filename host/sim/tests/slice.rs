@@ -3,13 +3,17 @@
 use sim::{
     disk::{CutModel, Lie},
     run::{RunOptions, run_seed},
+    shrink::shrink,
     tally::Tally,
 };
 
+fn cuts() -> Vec<CutModel> {
+    CutModel::EVERY.into_iter().filter(|model| *model != CutModel::Kill).collect()
+}
+
 /// Within a few seeds some promise is seen broken on a disk that lies.
 fn is_found_out(lie: Lie) {
-    let models = CutModel::EVERY.into_iter().filter(|model| *model != CutModel::Kill).collect();
-    let run = RunOptions { cuts: 20, lie, models, faults: false, ..RunOptions::default() };
+    let run = RunOptions { cuts: 20, lie, models: cuts(), faults: false, ..RunOptions::default() };
     let found_out = (1..=5).any(|seed| run_seed(seed, &run, &mut Tally::default()).is_err());
     assert!(found_out, "{lie:?} was not found out");
 }
@@ -32,4 +36,14 @@ fn a_disk_that_syncs_nothing_is_found_out() {
 #[test]
 fn a_disk_that_forgets_names_is_found_out() {
     is_found_out(Lie::DirSyncs);
+}
+
+#[test]
+fn a_failure_is_shrunk_to_one_cut_that_fails_again() {
+    let run = RunOptions { cuts: 10, lie: Lie::Syncs, models: cuts(), steps_max: Some(8), ..RunOptions::default() };
+    let failure = |seed, run: &RunOptions| run_seed(seed, run, &mut Tally::default()).err();
+    let (seed, found) = (1..=10).find_map(|seed| Some((seed, failure(seed, &run)?))).unwrap();
+    let (smaller, shrunk) = shrink(seed, &run, found);
+    assert!(smaller.cut.is_some() && smaller.steps_max < Some(8), "{smaller:?}");
+    assert_eq!(failure(seed, &smaller).unwrap().violation, shrunk.violation);
 }
