@@ -91,6 +91,19 @@ pub struct Round {
     pub log_starts: Option<BTreeMap<PartitionId, u64>>,
 }
 
+/// A backup that was made beside the commits.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// The journal's position before it.
+    pub begun_at: usize,
+    /// And after.
+    pub ended_at: usize,
+    /// Whether it was said to be whole.
+    pub done: bool,
+    /// What may be in it.
+    pub expected: Arc<Expected>,
+}
+
 /// One life of a store, from an opening on.
 #[derive(Debug, Clone)]
 pub struct Era {
@@ -154,9 +167,16 @@ impl Era {
     /// What may be there after a cut at a position of the journal.
     #[must_use]
     pub fn expected_at(&self, cut: usize) -> Expected {
+        self.expected_between(cut, cut)
+    }
+
+    /// What may be in something that was made between two positions: all that was answered before, and none of what came
+    /// after.
+    #[must_use]
+    pub fn expected_between(&self, begun_at: usize, cut: usize) -> Expected {
         let submitted = self.commits.iter().filter(|submitted| submitted.at < cut);
         let fate = |submitted: &Submitted| match &submitted.answer {
-            Some((at, Answer::Acked { .. })) if *at <= cut => Some(Fate::Acked),
+            Some((at, Answer::Acked { .. })) if *at <= begun_at => Some(Fate::Acked),
             Some((_, Answer::Acked { .. })) => Some(Fate::OnItsWay),
             Some((_, Answer::Failed)) => Some(Fate::Failed),
             Some((_, Answer::Refused(_) | Answer::Full(_))) => None,
@@ -164,12 +184,12 @@ impl Era {
         };
         let commits = submitted.filter_map(|submitted| Some((submitted.clone(), fate(submitted)?))).collect();
         let mut shown = BTreeMap::<PartitionId, Shown>::new();
-        for now in self.shown.iter().filter(|shown| shown.at <= cut) {
+        for now in self.shown.iter().filter(|shown| shown.at <= begun_at) {
             let before = shown.entry(now.id).or_insert(*now);
             before.log_start = before.log_start.max(now.log_start);
             before.high_watermark = before.high_watermark.max(now.high_watermark);
         }
-        let read = self.read.iter().filter(|read| read.at <= cut).cloned().collect();
+        let read = self.read.iter().filter(|read| read.at <= begun_at).cloned().collect();
         let rounds = self.rounds.iter().filter(|round| round.begun_at < cut).cloned().collect();
         Expected { base: self.base.clone(), commits, shown, read, rounds, state_lost: false }
     }

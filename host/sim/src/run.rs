@@ -37,6 +37,12 @@ use crate::{
 /// Where the store lies. Neither directory is there before.
 const DIR: &str = "/disk/data";
 
+/// Where its backup lies.
+pub(crate) const BACKUP_DIR: &str = "/disk/backup";
+
+/// Where a backup is restored to.
+const RESTORED_DIR: &str = "/disk/restored";
+
 /// A promise that was not kept, and how it came to that.
 #[derive(Debug)]
 pub struct Failure {
@@ -109,12 +115,11 @@ fn record(rng: &mut Rng, run: &RunOptions) -> Result<(Recording, Tally), Box<Fai
     }
     let mut session = Session::begin(disk.clone(), Path::new(DIR), &workload.sizes.options)?;
     workload.clone().run(&mut session, &mut tally)?;
-    let next_number = session.next_number;
-    let (eras, spans) = session.end()?;
-    note_run(&disk, &eras, &mut tally);
+    let ended = session.end()?;
+    note_run(&disk, &ended.eras, &mut tally);
     let (begun_with, journal) = disk.history();
     tally.digest(journal.len());
-    let lives = Lives { before: None, eras, spans, next_number };
+    let lives = Lives { before: None, ended };
     Ok((Recording { lives, begun_with, journal, workload }, tally))
 }
 

@@ -21,7 +21,7 @@ use storage::{
 use crate::{
     clock::SimClock,
     disk::SimDisk,
-    history::{self, Answer, Era, Expected, Read, Shown, Submitted},
+    history::{self, Answer, Backup, Era, Expected, Read, Shown, Submitted},
     invariants::{self, Violation},
     model::{MARKER_KEY, MARKER_TABLE, Model, Written},
     observed::{Observed, read_from},
@@ -64,6 +64,18 @@ pub struct Round<R> {
     thread: JoinHandle<R>,
 }
 
+/// What there is to know of a session when it is over.
+pub struct Ended {
+    /// The lives of the store, oldest first.
+    pub eras: Vec<Era>,
+    /// What went on when.
+    pub spans: Vec<Span>,
+    /// Backups that were made, or not.
+    pub backups: Vec<Backup>,
+    /// The number of the next commit.
+    pub next_number: u64,
+}
+
 /// A store at work.
 pub struct Session {
     /// Its disk.
@@ -88,6 +100,8 @@ pub struct Session {
     pub full: bool,
     /// The last batches of producers, answered or not, oldest first.
     pub sent: VecDeque<Written>,
+    /// Backups that were made, or not.
+    pub backups: Vec<Backup>,
     store: Option<Store>,
     waiting: usize,
     sender: Sender<(u64, usize, Answer)>,
@@ -138,6 +152,7 @@ impl Session {
             stumbled: false,
             full: false,
             sent: VecDeque::new(),
+            backups: Vec::new(),
             store: Some(store),
             waiting: 0,
             sender,
@@ -323,6 +338,20 @@ impl Session {
         self.era.rounds.push(history::Round { begun_at, log_starts });
     }
 
+    /// [`Session::finish`], of a backup; whether it was made.
+    ///
+    /// # Errors
+    /// When a commit is not answered.
+    pub fn finish_backup<R, E>(&mut self, round: Round<Result<R, E>>) -> Result<bool, Violation> {
+        let begun_at = round.begun_at;
+        let done = self.finish(round).is_some_and(|report| report.is_ok());
+        let ended_at = self.disk.position();
+        self.wait(0)?;
+        let expected = Arc::new(self.era.expected_between(begun_at, ended_at));
+        self.backups.push(Backup { begun_at, ended_at, done, expected });
+        Ok(done)
+    }
+
     /// Compares everything with what may be there now.
     ///
     /// # Errors
@@ -381,11 +410,11 @@ impl Session {
         if self.disk.faults_hit() == 0 { closed } else { invariants::no_panics() }
     }
 
-    /// Closes the store for good; its lives, oldest first.
+    /// Closes the store for good.
     ///
     /// # Errors
     /// When it does not close.
-    pub fn end(mut self) -> Result<(Vec<Era>, Vec<Span>), Violation> {
+    pub fn end(mut self) -> Result<Ended, Violation> {
         self.wait(0)?;
         let store = self.store.take().expect("a session has a store between its calls");
         let begun_at = self.disk.position();
@@ -393,6 +422,6 @@ impl Session {
         self.spans.push(Span { what: "closing", begun_at, ended_at: self.disk.position() });
         let mut eras = std::mem::take(&mut self.eras);
         eras.push(self.era);
-        Ok((eras, self.spans))
+        Ok(Ended { eras, spans: self.spans, backups: self.backups, next_number: self.next_number })
     }
 }

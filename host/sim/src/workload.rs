@@ -8,7 +8,7 @@
 mod draft;
 mod sizes;
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 use storage::sync;
 
@@ -19,7 +19,7 @@ use crate::{
     model::Written,
     rng::Rng,
     rows::ProducerRow,
-    run::RunOptions,
+    run::{BACKUP_DIR, RunOptions},
     session::Session,
     tally::Tally,
 };
@@ -103,8 +103,9 @@ impl Workload {
                 self.meanwhile(session, rng, tally)?;
                 session.finish_retention(round);
             }
-            77..87 => self.clean(session, rng, tally)?,
-            87..93 => session.show(rng)?,
+            77..86 => self.clean(session, rng, tally)?,
+            86..88 => self.back_up(session, rng, tally)?,
+            88..93 => session.show(rng)?,
             93..97 => session.reopen(rng, tally)?,
             _ => drop(session.check(rng)?),
         }
@@ -137,6 +138,15 @@ impl Workload {
             tally.note_if("records were compacted", report.records_compacted > 0);
             tally.note_if("the cleaner was stopped", report.stopped);
         }
+        Ok(())
+    }
+
+    fn back_up(&mut self, session: &mut Session, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
+        let keep = NonZeroUsize::new(rng.below(3));
+        let round = session
+            .start("backup", move |store| store.backup(Path::new(BACKUP_DIR), keep, &mut |_| Ok(()), &mut |_| true));
+        self.meanwhile(session, rng, tally)?;
+        tally.note_if("a backup was made", session.finish_backup(round)?);
         Ok(())
     }
 
@@ -253,6 +263,7 @@ impl Workload {
         session.wait(0)?;
         for attempt in 0..RETRIES_MAX {
             if session.full {
+                tally.note("appends had no room");
                 self.free(session, rng, attempt)?;
             }
             (session.stumbled, session.full) = (false, false);
@@ -261,7 +272,6 @@ impl Workload {
                 tally.note_if("appends were taken again", attempt > 0);
                 return Ok(());
             }
-            tally.note_if("appends had no room", session.full);
             if attempt >= 3 {
                 session.disk.set_faults(None);
                 sync::sleep(RETRY_INTERVAL);

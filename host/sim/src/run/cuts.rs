@@ -4,8 +4,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use storage::{RestorePoint, restore};
+
 use super::{
-    DIR, Failure, RunOptions,
+    BACKUP_DIR, DIR, Failure, RESTORED_DIR, RunOptions,
     lives::{Lives, Recording},
     notes::{note_cut, note_files, note_found},
     simulate,
@@ -13,11 +15,11 @@ use super::{
 use crate::{
     disk::{CutModel, Damage, Durable, Node, Op, SimDisk, Tree},
     history::Expected,
-    invariants,
+    invariants::{self, Violation},
     model::Model,
     observed::Observed,
     rng::Rng,
-    session::{Session, Span, on_disk},
+    session::{Ended, Session, Span, on_disk},
     tally::Tally,
     workload::Workload,
 };
@@ -33,6 +35,9 @@ const OPENING_PERCENT: u64 = 20;
 
 /// Of a hundred cuts, after how many the state's file is lost or damaged besides.
 const STATE_LOST_PERCENT: u64 = 4;
+
+/// Of a hundred cuts behind a backup, after how many it is restored.
+const RESTORED_PERCENT: u64 = 15;
 
 /// Which cuts of a journal.
 pub(super) struct Cuts {
@@ -58,7 +63,7 @@ impl Cuts {
         let mut planned: Vec<Planned> = numbers
             .map(|number| {
                 let mut rng = Rng::new(self.seed ^ (number as u64) << 32).fork();
-                Planned { position: position(&recording.journal, &recording.lives.spans, &mut rng), number, rng }
+                Planned { position: position(&recording.journal, &recording.lives.ended.spans, &mut rng), number, rng }
             })
             .collect();
         planned.sort_by_key(|planned| planned.position);
@@ -210,6 +215,7 @@ impl After {
         let model = invariants::check(&expected, &observed)?;
         tally.digest(opened_at);
         note_found(&expected, &model, &mut tally);
+        self.check_backup(&mut tally)?;
         if self.rng.percent(GOES_ON_PERCENT) {
             return self.go_on(store, opened_at, expected, model, tally);
         }
@@ -224,13 +230,36 @@ impl After {
         if !self.rng.percent(OPENING_PERCENT) {
             return Ok((None, tally));
         }
-        let lives = Lives {
-            before: Some(expected),
-            eras: Vec::new(),
-            spans: Vec::new(),
-            next_number: self.recording.lives.next_number,
-        };
-        Ok((Some((self.recorded(lives, opened_at), 1)), tally))
+        let next_number = self.recording.lives.ended.next_number;
+        let ended = Ended { eras: Vec::new(), spans: Vec::new(), backups: Vec::new(), next_number };
+        Ok((Some((self.recorded(Lives { before: Some(expected), ended }, opened_at), 1)), tally))
+    }
+
+    /// Restores a backup that was whole before the cut, some of the time, and compares what comes of it.
+    fn check_backup(&mut self, tally: &mut Tally) -> Result<(), Violation> {
+        let candidates = self.recording.lives.backups_at(self.position);
+        if candidates.is_empty() || !self.rng.percent(RESTORED_PERCENT) {
+            return Ok(());
+        }
+        let restorable = |what: String| Violation::new("restorable", what);
+        let options = on_disk(&self.disk, &self.recording.workload.sizes.options);
+        let (from, to) = (Path::new(BACKUP_DIR), Path::new(RESTORED_DIR));
+        let restored = restore(from, to, RestorePoint::Latest, options.clone(), &mut |_| true)
+            .map_err(|error| restorable(format!("a backup that was whole cannot be restored: {error}")))?;
+        let store = invariants::opens(restored.dir(), options)?;
+        let observed = Observed::of(&store, &mut self.rng)?;
+        let checked = candidates.iter().map(|backup| invariants::check(&backup.expected, &observed));
+        let mut broken: Vec<Violation> = Vec::new();
+        for result in checked {
+            match result {
+                Ok(_) => {
+                    tally.note("a backup was restored after a cut");
+                    return invariants::closes(store);
+                }
+                Err(violation) => broken.push(violation),
+            }
+        }
+        Err(restorable(format!("what was restored is not what the backup should have: {}", broken[0])))
     }
 
     fn go_on(
@@ -242,19 +271,17 @@ impl After {
         mut tally: Tally,
     ) -> Result<(Again, Tally), Box<Failure>> {
         let Workload { sizes, .. } = &self.recording.workload;
-        let next_number = self.recording.lives.next_number;
+        let next_number = self.recording.lives.ended.next_number;
         let mut session = Session::resume(self.disk.clone(), Path::new(DIR), &sizes.options, store, model, next_number);
         session.era.opened_at = opened_at;
         expected.commits.iter().for_each(|(submitted, _)| session.remember(&submitted.written));
         let short = self.recording.workload.short(&mut self.rng, &self.run);
         short.run(&mut session, &mut tally)?;
         session.reopen(&mut self.rng, &mut tally)?;
-        let next_number = session.next_number;
-        let (eras, mut spans) = session.end()?;
-        spans.push(Span { what: "opening", begun_at: 0, ended_at: opened_at });
-        let lives = Lives { before: Some(expected), eras, spans, next_number };
+        let mut ended = session.end()?;
+        ended.spans.push(Span { what: "opening", begun_at: 0, ended_at: opened_at });
         let until = self.disk.position();
-        Ok((Some((self.recorded(lives, until), 3)), tally))
+        Ok((Some((self.recorded(Lives { before: Some(expected), ended }, until), 3)), tally))
     }
 
     fn recorded(&self, lives: Lives, until: usize) -> Recording {

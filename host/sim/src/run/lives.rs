@@ -4,9 +4,9 @@
 
 use crate::{
     disk::{Durable, Op},
-    history::{Era, Expected},
+    history::{Backup, Era, Expected},
     model::Model,
-    session::Span,
+    session::Ended,
     workload::Workload,
 };
 
@@ -22,14 +22,12 @@ pub(super) struct Recording {
 pub(super) struct Lives {
     /// What may be there before the first of the lives began; nothing at all if there was nothing.
     pub(super) before: Option<Expected>,
-    pub(super) eras: Vec<Era>,
-    pub(super) spans: Vec<Span>,
-    pub(super) next_number: u64,
+    pub(super) ended: Ended,
 }
 
 impl Lives {
     pub(super) fn expected_at(&self, position: usize) -> Expected {
-        match self.eras.iter().rev().find(|era| era.opened_at <= position) {
+        match self.ended.eras.iter().rev().find(|era| era.opened_at <= position) {
             Some(era) => era.expected_at(position),
             None => match &self.before {
                 Some(before) => before.clone(),
@@ -41,11 +39,11 @@ impl Lives {
     /// A journal with what was asked and answered, for people.
     pub(super) fn told(&self, journal: &[Op]) -> Vec<String> {
         let mut lines: Vec<(usize, String)> = journal.iter().map(Op::text).enumerate().collect();
-        for span in &self.spans {
+        for span in &self.ended.spans {
             lines.push((span.begun_at, format!("-- begin {}", span.what)));
             lines.push((span.ended_at, format!("-- end {}", span.what)));
         }
-        for era in &self.eras {
+        for era in &self.ended.eras {
             lines.push((era.opened_at, format!("-- open, at commit {:?}", era.base.marker())));
             for submitted in &era.commits {
                 let number = submitted.number;
@@ -61,12 +59,21 @@ impl Lives {
     }
 
     pub(super) fn is_open_at(&self, position: usize) -> bool {
-        self.eras.first().is_some_and(|era| era.opened_at <= position)
+        self.ended.eras.first().is_some_and(|era| era.opened_at <= position)
+    }
+
+    /// The backups of which one is there after a cut: the last that was whole before it, and any begun since. None where no
+    /// backup was whole.
+    pub(super) fn backups_at(&self, position: usize) -> &[Backup] {
+        let begun = self.ended.backups.partition_point(|backup| backup.begun_at < position);
+        let is_whole = |backup: &Backup| backup.done && backup.ended_at <= position;
+        let whole = self.ended.backups[..begun].iter().rposition(is_whole);
+        whole.map_or(&[], |whole| &self.ended.backups[whole..begun])
     }
 
     /// Whether something went on at a position.
     pub(super) fn is_during(&self, what: &str, position: usize) -> bool {
-        let mut spans = self.spans.iter();
+        let mut spans = self.ended.spans.iter();
         spans.any(|span| span.what == what && span.begun_at < position && position < span.ended_at)
     }
 }

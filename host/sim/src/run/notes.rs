@@ -55,6 +55,7 @@ pub(super) fn note_cut(
     tally.note_if("names were lost", damage.names_lost > 0);
     tally.note_if("cut while cleaning", lives.is_during("cleaning", position));
     tally.note_if("cut while retaining", lives.is_during("retention", position));
+    tally.note_if("cut while making a backup", lives.is_during("backup", position));
     tally.note_if("cut while rolling", lives.is_during("rolling", position));
     let moves = lives.is_during("reopening", position) || lives.is_during("closing", position);
     tally.note_if("cut while closing or opening", moves);
