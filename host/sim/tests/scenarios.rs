@@ -4,10 +4,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use sim::{
-    disk::{Cut, Durable, Loss, Op, SimDisk, Tree},
+    disk::{Cut, Durable, FaultKind, Faults, Loss, Op, SimDisk, Tree},
+    schedule,
     session::on_disk,
 };
-use storage::{Commit, FileSystem, StateChange, StateTable, Store, StoreOptions};
+use storage::{Commit, FileSystem, RestorePoint, StateChange, StateTable, Store, StoreOptions, restore};
 
 const DIR: &str = "/disk/data";
 
@@ -49,4 +50,34 @@ fn directories_that_a_killed_process_made_do_not_go_with_the_power() {
     let store_after = open(&cut(&after(begun_with, &journal)));
     assert!(store_after.state_get(StateTable::Positions, b"first").unwrap().is_some());
     store.close().unwrap();
+}
+
+/// A commit of which the write fails that comes after so many, a backup, a cut, and a restore.
+fn back_up_behind_a_failed_write(after_writes: u64) {
+    let disk = SimDisk::new(Tree::empty(), 1);
+    let store = open(&disk);
+    store.commit(row("first")).unwrap();
+    let kind = FaultKind::ShortWrite;
+    disk.set_faults(Some(Faults { kind, after: after_writes, count: 1, evict: false }));
+    let _ = store.commit(row("second"));
+    disk.set_faults(None);
+    let backup = Path::new("/disk/backup");
+    while store.backup(backup, None, &mut |_| Ok(()), &mut |_| true).is_err() {
+        // The store goes on in a new segment as soon as it can.
+        schedule::sleep(std::time::Duration::from_secs(1));
+    }
+    let (begun_with, journal) = disk.history();
+    let left = cut(&after(begun_with, &journal));
+    let options = on_disk(&left, &StoreOptions::default());
+    let restored = restore(backup, Path::new("/disk/restored"), RestorePoint::Latest, options.clone(), &mut |_| true);
+    let restored = restored.unwrap_or_else(|error| panic!("behind write {after_writes}: {error}"));
+    let store = Store::open(restored.dir(), options).unwrap();
+    assert!(store.state_get(StateTable::Positions, b"first").unwrap().is_some());
+}
+
+#[test]
+fn a_backup_has_nothing_of_a_segment_that_goes_with_the_power() {
+    for after_writes in 0..6 {
+        schedule::run(after_writes, move || back_up_behind_a_failed_write(after_writes)).unwrap();
+    }
 }

@@ -38,6 +38,7 @@ use crate::{
     },
     fault::{Fault, file_name},
     format::FORMAT_VERSION,
+    recovery,
     segment::{NEW_SUFFIX, Segment},
     store::Shared,
 };
@@ -409,9 +410,17 @@ impl Backup<'_> {
         }
     }
 
+    /// A segment that was left after a failure may show bytes that were never synced, and behind its last commit, where nobody
+    /// minds; a checksum over them would not be of what the next start finds.
+    fn see_the_disk(&self, path: &Path) -> Result<(), Fault> {
+        let file = self.file_system().open(path, OpenMode::ReadOnly).map_err(|error| Fault::io(path, "open", error))?;
+        recovery::see_the_disk(path, &*file)
+    }
+
     fn take_segment(&mut self, segment: &Segment) -> Result<(), BackupError> {
         let key = key_of(segment);
         let (replayable, times) = commit_times(segment)?;
+        self.see_the_disk(&segment.path)?;
         let data = self.carrier.bring(&segment.path, &key.data_path(self.to))?;
         let index_path = self.shared.segment_dir.index_path(segment.id);
         let index = self.carrier.bring(&index_path, &key.index_path(self.to))?;

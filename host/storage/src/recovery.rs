@@ -208,7 +208,7 @@ fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntr
 /// Has what is read of a file be what is on the disk, for good. A process that was killed may have left a commit in the
 /// system's memory alone, and a sync that failed there something that never will be on the disk: what is shown to readers
 /// from here on must not go with the power.
-fn see_the_disk(path: &Path, file: &dyn StoreFile) -> Result<(), Fault> {
+pub(crate) fn see_the_disk(path: &Path, file: &dyn StoreFile) -> Result<(), Fault> {
     // An error of before may be reported now, once; what it was about is not in the file then.
     let synced = file.sync_data().or_else(|_| file.sync_data());
     synced.map_err(|error| Fault::io(path, "sync", error))?;
