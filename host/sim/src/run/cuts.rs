@@ -243,9 +243,11 @@ impl After {
         }
         let restorable = |what: String| Violation::new("restorable", what);
         let options = on_disk(&self.disk, &self.recording.workload.sizes.options);
-        let (from, to) = (Path::new(BACKUP_DIR), Path::new(RESTORED_DIR));
-        let restored = restore(from, to, RestorePoint::Latest, options.clone(), &mut |_| true)
-            .map_err(|error| restorable(format!("a backup that was whole cannot be restored: {error}")))?;
+        // What was restored after a cut before this one is still there.
+        let to = format!("{RESTORED_DIR}-{}", self.rng.number());
+        let restored =
+            restore(Path::new(BACKUP_DIR), Path::new(&to), RestorePoint::Latest, options.clone(), &mut |_| true)
+                .map_err(|error| restorable(format!("a backup that was whole cannot be restored: {error}")))?;
         let store = invariants::opens(restored.dir(), options)?;
         let observed = Observed::of(&store, &mut self.rng)?;
         let checked = candidates.iter().map(|backup| invariants::check(&backup.expected, &observed));
