@@ -101,7 +101,7 @@ impl Reader {
             _ => Offset::ZERO,
         };
         loop {
-            self.world.follows(self.number, Some((id, next.0)));
+            self.world.follows(self.number, Some((id, next)));
             if self.world.stage() == Stage::Over {
                 return Stop::Over;
             }

@@ -3,10 +3,10 @@
 //!
 //! Start at [`Run::run`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::broker::{Broker, Partition};
-use protocol::{BatchBuilder, Compression, Offset, Record, TopicPartition, WireError};
+use protocol::{BatchBuilder, Compression, Offset, PartitionId, Record, TopicPartition, WireError};
 
 use super::{
     catalog::{Catalog, difference},
@@ -287,12 +287,13 @@ impl Run {
         let clients = self.plan.producers.len() + 1;
         self.wait("producers have their answers", |world| world.idle_count() >= clients)?;
         let life = self.world.life().expect("nobody ends it any more");
+        let is_read = |world: &World| have_read_all(world, &life.broker);
+        // Before anything new comes: it would wake who was forgotten.
+        self.wait("readers reach the end", is_read)?;
         for (place, partition) in partitions(&life.broker) {
             self.probe(&place, &partition)?;
         }
-        self.wait("readers reach the end", |world| {
-            world.followed().iter().all(|(_, id, at)| world.ask(|ledger| ledger.floor(*id)).high_watermark() <= *at)
-        })?;
+        self.wait("readers reach the new end", is_read)?;
         self.world.count("it healed");
         Ok(())
     }
@@ -399,6 +400,16 @@ impl Run {
         schedule::block_on(life.broker.shutdown());
         invariants::no_panics()
     }
+}
+
+/// Whether readers that follow a partition are at its end.
+fn have_read_all(world: &World, broker: &Broker) -> bool {
+    let partitions = partitions(broker);
+    let ends: BTreeMap<PartitionId, Offset> = partitions
+        .iter()
+        .filter_map(|(_, partition)| Some((partition.id(), partition.place()?.high_watermark)))
+        .collect();
+    world.followed().iter().all(|(id, at)| ends.get(id).is_some_and(|end| end <= at))
 }
 
 /// Every partition of a broker.

@@ -16,7 +16,7 @@ use std::{
 
 use ::broker::Broker;
 use parking_lot::Mutex;
-use protocol::PartitionId;
+use protocol::{Offset, PartitionId};
 
 use super::{
     catalog::Catalog,
@@ -68,7 +68,7 @@ struct Inner {
     violation: Option<Violation>,
     next_batch: u64,
     /// Partitions that readers follow, and how far they are.
-    followed: BTreeMap<usize, (PartitionId, u64)>,
+    followed: BTreeMap<usize, (PartitionId, Offset)>,
     /// Producers that have nothing left to do.
     idle: BTreeSet<usize>,
     /// What the broker shows, and what it may show when it is opened again.
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// A reader is at this offset of what it follows.
-    pub(super) fn follows(&self, reader: usize, at: Option<(PartitionId, u64)>) {
+    pub(super) fn follows(&self, reader: usize, at: Option<(PartitionId, Offset)>) {
         let mut inner = self.0.lock();
         match at {
             Some(at) => inner.followed.insert(reader, at),
@@ -248,8 +248,8 @@ impl World {
     }
 
     /// Where every reader is that follows a partition.
-    pub(super) fn followed(&self) -> Vec<(usize, PartitionId, u64)> {
-        self.0.lock().followed.iter().map(|(reader, (id, at))| (*reader, *id, *at)).collect()
+    pub(super) fn followed(&self) -> Vec<(PartitionId, Offset)> {
+        self.0.lock().followed.values().copied().collect()
     }
 
     /// Whether a producer has nothing left to do.
