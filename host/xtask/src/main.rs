@@ -3,11 +3,13 @@
 //! Owns what must be done alike by everybody and by CI. Never needs anything of the product's own crates, so that it
 //! builds in seconds.
 //!
-//! Start at [`ci`], [`plugins`] and [`fuzz`].
+//! Start at [`ci`], [`plugins`], [`fuzz`] and [`mutants`].
 
 mod behaviour;
 mod ci;
+mod clock;
 mod fuzz;
+mod mutants;
 mod plugins;
 mod run;
 mod sim;
@@ -50,6 +52,14 @@ enum Chore {
         /// Only these.
         targets: Vec<String>,
     },
+    /// Plant faults in the store, one at a time, and have the simulator find each within two minutes.
+    Mutants {
+        /// Only say what there is.
+        #[arg(long)]
+        list: bool,
+        /// Only these.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -59,5 +69,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Plugins { check: false } => plugins::build(),
         Chore::Plugins { check: true } => plugins::check(),
         Chore::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Chore::Mutants { list, names } => mutants::run(&names, list),
     }
 }
