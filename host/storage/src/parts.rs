@@ -197,6 +197,28 @@ pub(crate) fn read_record(
         .map_err(|what| Fault::damaged(path, format!("{what} (the record of commit {})", place.sequence)))
 }
 
+/// Where the commits of a segment end that was not closed, and of which redb shows those up to `shown`: behind that, as long
+/// as there is a next one with every byte in the file. Where any page around the last commit is damaged, redb takes the one
+/// before for the last, as it does with one that was never finished. Whether a commit that is all there was acknowledged
+/// nobody knows, so it counts. `parts` are whole, and `place` is of any of them.
+pub(crate) fn end_of_commits(
+    path: &Path,
+    file: &dyn StoreFile,
+    place: PartPlace,
+    parts: &PartMap,
+    shown: u64,
+) -> Result<u64, Fault> {
+    let mut last = shown;
+    while let Some(at) = parts.get(&(last + 1, 0)) {
+        let (record, _) = read_record(path, file, PartPlace { sequence: last + 1, part: 0, ..place }, *at)?;
+        if !(1..=record.parts).all(|part| parts.contains_key(&(last + 1, part))) {
+            break;
+        }
+        last += 1;
+    }
+    Ok(last)
+}
+
 /// Reads a part and checks all of it; its body.
 pub(crate) fn read_part(path: &Path, file: &dyn StoreFile, place: PartPlace, at: PartAt) -> Result<Vec<u8>, Fault> {
     let mut part = vec![0; at.bytes as usize];

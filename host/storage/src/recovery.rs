@@ -22,6 +22,7 @@ use crate::{
     file_system::{DirLock, FileEntry, FileSystem, OpenMode, StoreFile},
     index::{MemoryIndex, PartitionSpan},
     index_file::{IndexFile, OpenedIndex},
+    layout::PartPlace,
     partitions::{Partitions, SegmentSpan},
     parts::{self, PartMap},
     record::{self, CommitRecord, CrcChain, PartitionRow, SegmentHeader, SnapshotRow, StateRow},
@@ -194,9 +195,8 @@ fn look_at(dir: &SegmentDir, id: u64, entry: &FileEntry, index: Option<&FileEntr
     let (header_place, header_at) = *header.ok_or_else(missing)?;
     let body = parts::read_part(&path, &*file, header_place, header_at)?;
     let header: SegmentHeader = record::from_slice(&body).ok_or_else(missing)?;
-    let same = |place: &crate::layout::PartPlace| {
-        (place.store.0, place.segment, place.epoch) == (header.store, header.segment, header.epoch)
-    };
+    let same =
+        |place: &PartPlace| (place.store.0, place.segment, place.epoch) == (header.store, header.segment, header.epoch);
     if !same(&header_place) || header.first_sequence == 0 {
         return Err(missing().into());
     }
@@ -336,12 +336,26 @@ fn open_segment(
     };
     let path = dir.path(header.segment);
     let file = dir.open_to_read(&path)?;
-    // Commits end where the next segment says so; otherwise redb knows which of them it had finished.
+    let before_first = header.first_sequence - 1;
+    // Commits end where the next segment says so; otherwise redb knows which of them it had finished, if not all of them.
     let last = match end {
-        Some(end) => end,
-        None => options.prober.probe(&*options.file_system, &path, ProbedFile::Segment)?,
+        Some(end) => end.max(before_first),
+        None => {
+            let shown = options.prober.probe(&*options.file_system, &path, ProbedFile::Segment)?.max(before_first);
+            let (segment, epoch) = (header.segment, header.epoch);
+            let place = PartPlace { store: StoreId(header.store), segment, epoch, sequence: 0, part: 0 };
+            let last = parts::end_of_commits(&path, &*file, place, &parts, shown)?;
+            if last > shown {
+                tracing::warn!(
+                    file = file_name(&path),
+                    shown,
+                    last,
+                    "redb does not show the last commits, which are whole"
+                );
+            }
+            last
+        }
     };
-    let last = last.max(header.first_sequence - 1);
     let segment = Segment::found(dir, header, file, parts, disk_bytes);
     segment.set_last_sequence(last);
     segment.visit_records(0, last, |sequence, record, inline_base| {

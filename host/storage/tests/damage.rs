@@ -98,6 +98,48 @@ fn damage_beside_a_commits_record_keeps_its_own_records_from_readers_and_no_othe
     assert_eq!(store.read(P, Offset(4), 1 << 20).unwrap().next_offset, Offset(6));
 }
 
+/// redb takes the commit before the last for the last where any page around that one is damaged.
+#[test]
+fn a_last_commit_of_which_every_byte_is_there_is_not_lost_by_damage_beside_it() {
+    const PAGE: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    store.commit(create(P, FOREVER)).unwrap();
+    for offset in 0..6 {
+        store.commit(appends(vec![append(P, offset, 1, 20_000, 0)])).unwrap();
+    }
+    // As a broker leaves it that is killed.
+    let left = files(dir.path());
+    drop(store);
+    let (segment, clean) = left.iter().find(|(path, _)| path.ends_with("0000000001.redb")).unwrap();
+    let parts = (0..clean.len() - 64).filter(|at| &clean[*at..*at + 4] == b"wprt").map(|at| {
+        let body = u32::from_le_bytes(clean[at + 48..at + 52].try_into().unwrap());
+        at..at + 64 + body as usize
+    });
+    let parts: Vec<_> = parts.collect();
+    let mut opened = 0;
+    for page in (0..clean.len() / PAGE).map(|page| page * PAGE..(page + 1) * PAGE) {
+        // What is in a part is its own.
+        let is_tree = !parts.iter().any(|part| part.start < page.end && page.start < part.end);
+        let copy = tempfile::tempdir().unwrap();
+        for (path, bytes) in &left {
+            let mut bytes = bytes.clone();
+            if path == segment && is_tree {
+                bytes[page.start + 20] ^= 4;
+            }
+            let path = copy.path().join(path.strip_prefix(dir.path()).unwrap());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        // What redb cannot use at all is refused.
+        let Ok(store) = Store::open(copy.path(), no_tail()) else { continue };
+        opened += 1;
+        let end = store.partition(P).unwrap().high_watermark;
+        assert_eq!(end, Offset(6), "a bit of the page at {} takes the last commit with it", page.start);
+    }
+    assert!(opened > 10, "{opened}");
+}
+
 /// The host's disk, until it fails.
 #[derive(Debug, Default)]
 struct Failing {

@@ -26,6 +26,15 @@ use crate::{
 /// Extents by partition, in order of offsets.
 type Extents = BTreeMap<PartitionId, Vec<Extent>>;
 
+/// Where a segment's commits end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// There, as its index or the next segment says.
+    At(u64),
+    /// There or behind: redb shows those up to this one.
+    Shown(u64),
+}
+
 /// The check of one segment.
 pub(super) struct SegmentCheck<'s, 'p> {
     head: &'s Head,
@@ -44,11 +53,12 @@ pub(super) struct SegmentCheck<'s, 'p> {
 }
 
 impl<'s, 'p> SegmentCheck<'s, 'p> {
-    /// Finds out where the parts are; `None`, and said so, when nothing can be read. `until` is the last commit.
+    /// Finds out where the parts are; `None`, and said so, when nothing can be read. Without an `end` all
+    /// commits count.
     pub(super) fn open(
         options: &StoreOptions,
         head: &'s Head,
-        until: Option<u64>,
+        end: Option<End>,
         findings: &'s mut Findings<'p>,
     ) -> Option<Self> {
         let Some(header) = &head.header else {
@@ -73,7 +83,16 @@ impl<'s, 'p> SegmentCheck<'s, 'p> {
                 scanned(head, header, &*file, findings)?
             }
         };
-        let until = until.unwrap_or_else(|| parts.last_key_value().map_or(0, |((sequence, _), _)| *sequence));
+        let until = match end {
+            Some(End::At(until)) => until,
+            Some(End::Shown(shown)) => {
+                let shown = shown.max(header.first_sequence.saturating_sub(1));
+                let SegmentHeader { store, segment, epoch, .. } = *header;
+                let place = PartPlace { store: StoreId(store), segment, epoch, sequence: 0, part: 0 };
+                parts::end_of_commits(&head.path, &*file, place, &parts, shown).unwrap_or(shown)
+            }
+            None => parts.last_key_value().map_or(0, |((sequence, _), _)| *sequence),
+        };
         let (indexed, recorded, unread) = Default::default();
         Some(SegmentCheck { head, header, file, parts, index, indexed, recorded, unread, until, findings })
     }
