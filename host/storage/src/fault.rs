@@ -21,7 +21,12 @@ pub(crate) fn file_name(path: &Path) -> String {
 }
 
 impl Fault {
+    /// What the disk said while we tried `action` on the file. Where it ends before what was written into it does, it does not
+    /// have the bytes that it had.
     pub(crate) fn io(path: &Path, action: &'static str, cause: io::Error) -> Fault {
+        if cause.kind() == io::ErrorKind::UnexpectedEof {
+            return Fault::damaged(path, "it is cut off");
+        }
         Fault::Io { file: file_name(path), action, cause }
     }
 
@@ -35,9 +40,6 @@ impl Fault {
             redb::Error::Corrupted(what) => Fault::damaged(path, what),
             redb::Error::Io(cause) if cause.kind() == io::ErrorKind::InvalidData => {
                 Fault::damaged(path, cause.to_string())
-            }
-            redb::Error::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
-                Fault::damaged(path, "it is cut off")
             }
             // We ask for the tables that we make, as we make them: what has others was not written by us.
             error @ (redb::Error::UpgradeRequired(_)

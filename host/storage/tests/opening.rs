@@ -184,3 +184,26 @@ fn a_file_that_was_never_finished_is_removed() {
         assert!(!unfinished.exists(), "{name}");
     }
 }
+
+#[test]
+fn a_sealed_segment_that_is_cut_off_is_damaged_and_not_a_failure_of_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    lived(dir.path());
+    let files = common::files(dir.path());
+    let mut refused = 0;
+    for (path, bytes) in files.iter().filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "redb")) {
+        fs::write(path, &bytes[..bytes.len().min(8 << 10)]).unwrap();
+        match Store::open(dir.path(), small()) {
+            Ok(_) => {}
+            Err(OpenError::Damaged { .. }) => refused += 1,
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+        for (path, bytes) in &files {
+            fs::write(path, bytes).unwrap();
+        }
+        for path in common::files(dir.path()).into_keys().filter(|path| !files.contains_key(path)) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(refused > 0);
+}
