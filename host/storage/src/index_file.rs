@@ -192,9 +192,21 @@ impl OpenedIndex {
         let SegmentHeader { store, segment, epoch, .. } = self.header;
         let is_replaced =
             |place: PartPlace| (place.store, place.segment) == (StoreId(store), segment) && place.epoch != epoch;
+        !self.header_place(data).is_some_and(is_replaced)
+    }
+
+    /// Whether that file's own header says that it is the one whose index this is.
+    pub(crate) fn is_confirmed_by(&self, data: &dyn StoreFile) -> bool {
+        let SegmentHeader { store, segment, epoch, .. } = self.header;
+        let place = PartPlace { store: StoreId(store), segment, epoch, sequence: 0, part: 0 };
+        self.header_place(data) == Some(place)
+    }
+
+    /// What lies where the index has the file's header.
+    fn header_place(&self, data: &dyn StoreFile) -> Option<PartPlace> {
         let mut header = [0; PART_HEADER_BYTES];
-        let found = self.header_at.filter(|at| data.read_at(*at, &mut header).is_ok());
-        !found.and_then(|_| PartPlace::parse(&header)).is_some_and(|(place, _)| is_replaced(place))
+        data.read_at(self.header_at?, &mut header).ok()?;
+        PartPlace::parse(&header).map(|(place, _)| place)
     }
 }
 

@@ -119,11 +119,18 @@ fn read_head(options: &StoreOptions, head: &mut Head) -> Result<(), OpenError> {
     if head.has_index {
         let opened = open(options, &head.index_path).map_err(OpenError::from);
         match opened.and_then(|file| IndexFile::open(&head.index_path, head.id, &*file)) {
-            Ok(opened) => {
-                head.indexed_until = Some(opened.last_sequence);
-                head.header = Some(opened.header);
-                return Ok(());
-            }
+            Ok(opened) => match other_header(options, head, &opened) {
+                None => {
+                    head.indexed_until = Some(opened.last_sequence);
+                    head.header = Some(opened.header);
+                    return Ok(());
+                }
+                Some(header) => {
+                    head.index_damage = Some("it is the index of another segment".to_owned());
+                    head.header = Some(header);
+                    return Ok(());
+                }
+            },
             Err(error @ OpenError::NewerFormat { .. }) => return Err(error),
             Err(error) => head.index_damage = Some(what(error)),
         }
@@ -131,6 +138,15 @@ fn read_head(options: &StoreOptions, head: &mut Head) -> Result<(), OpenError> {
     // A file that cannot be read has no header; whoever reads on finds out why.
     head.header = open(options, &head.path).ok().and_then(|file| header_of(head.id, &head.path, &*file));
     Ok(())
+}
+
+/// What a segment says of itself where its index says something else. One that says nothing does not contradict it.
+fn other_header(options: &StoreOptions, head: &Head, index: &OpenedIndex) -> Option<SegmentHeader> {
+    let file = open(options, &head.path).ok()?;
+    if index.is_confirmed_by(&*file) {
+        return None;
+    }
+    header_of(head.id, &head.path, &*file).filter(|header| *header != index.header)
 }
 
 /// The header in a segment's own file, looked for page by page.
