@@ -90,7 +90,11 @@ impl State {
             overlay.insert(sequence, change);
         }
         overlay.committed = overlay.committed.max(sequence);
-        self.shared.work.notify_one();
+        // After a failure the projector waits for the disk: were it woken by each commit, it would wait as long as there
+        // are any.
+        if overlay.failed.is_none() {
+            self.shared.work.notify_one();
+        }
     }
 
     /// Waits until the overlay is below its bound. An error when the projector has failed, and it will not shrink for now.
