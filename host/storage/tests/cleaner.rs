@@ -167,6 +167,70 @@ fn a_damaged_segment_is_left_as_it_is() {
     }
 }
 
+/// Spoils some batch of a partition, one that lies in one piece; the file in which it lies.
+fn spoil_one(dir: &Path, batches: &[(u64, Bytes)]) -> PathBuf {
+    for (_, batch) in batches {
+        for file in files(dir, "redb") {
+            let mut bytes = fs::read(&file).unwrap();
+            if let Some(at) = bytes.windows(batch.len()).position(|window| window == &batch[..]) {
+                bytes[at + batch.len() / 2] ^= 1;
+                fs::write(&file, bytes).unwrap();
+                return file;
+            }
+        }
+    }
+    panic!("no batch lies in one piece");
+}
+
+#[test]
+fn damage_keeps_its_own_segment_from_being_rewritten_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = shared_segments(dir.path());
+    store.roll().unwrap();
+    let expected = plain(&read_all(&store, P, 0, 1));
+    let sealed = store.stats().segments - 1;
+    let file = spoil_one(dir.path(), &expected[20..40]);
+    let spoilt = fs::read(&file).unwrap();
+    let rewritten: usize = (0..3).map(|_| clean(&store).segments_rewritten).sum();
+    assert_eq!(fs::read(&file).unwrap(), spoilt, "it stays byte for byte");
+    // The last segments hold what is alive of the other partition, and stay, too.
+    assert!(rewritten >= sealed - 3, "{rewritten} of {sealed}");
+    let refused = expected.iter().filter(|(offset, batch)| match store.read(P, Offset(*offset), 1) {
+        Ok(outcome) => {
+            assert_eq!(outcome.batches[0], batch);
+            false
+        }
+        Err(_) => true,
+    });
+    assert_eq!(refused.count(), 1);
+}
+
+#[test]
+fn damage_keeps_its_own_partition_from_being_compacted_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    store.commit(create(P, COMPACT)).unwrap();
+    store.commit(create(Q, COMPACT)).unwrap();
+    for round in 0..20_u64 {
+        let sent: Vec<Sent> = (0..40).map(|key| (key, Some((round * 40 + u64::from(key)) as u16))).collect();
+        let own = keyed(round * 40, &sent, Compression::None);
+        store.commit(appends(vec![Append { partition: Q, ..own.clone() }, own])).unwrap();
+        store.roll().unwrap();
+    }
+    let count = |id| -> u32 { read_all(&store, id, 0, 1).iter().map(|batch| batch.header().record_count).sum() };
+    let (p_before, q_before) = (plain(&read_all(&store, P, 0, 1)), count(Q));
+    spoil_one(dir.path(), &plain(&read_all(&store, Q, 0, 1))[5..15]);
+    clean(&store);
+    // The same bytes were sent to both, so whose it is that was spoilt is for the files to say.
+    let damaged = |id| (0..800).step_by(40).any(|offset| store.read(id, Offset(offset), 1).is_err());
+    let (spoilt, sound) = if damaged(P) { (P, Q) } else { (Q, P) };
+    assert!(damaged(spoilt) && !damaged(sound));
+    // The segment with the damage stays as it is for both.
+    assert_eq!(count(sound), 40 + 40);
+    let kept = (0..800).step_by(40).filter(|offset| store.read(spoilt, Offset(*offset), 1).is_ok()).count();
+    assert_eq!((kept, q_before), (p_before.len() - 1, 800));
+}
+
 /// One record: its key, and its value unless it is a tombstone.
 type Sent = (u8, Option<u16>);
 
