@@ -3,6 +3,7 @@
 #[cfg(feature = "broker")]
 pub(crate) mod broker;
 pub(crate) mod check;
+pub(crate) mod damage;
 mod progress;
 pub(crate) mod replay;
 mod report;

@@ -133,6 +133,12 @@ impl SimDisk {
         self.0.lock().unplugged = true;
     }
 
+    /// What is on it, as programs see it.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        self.0.lock().tree.clone()
+    }
+
     /// Lets calls fail from now on, or no more.
     pub fn set_faults(&self, faults: Option<Faults>) {
         self.0.lock().faults = faults;

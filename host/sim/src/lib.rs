@@ -15,10 +15,12 @@
 //!
 //! Start at [`run::run_seed`].
 
+pub mod batches;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod checker;
 pub mod clock;
+pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod invariants;

@@ -27,6 +27,8 @@ enum Command {
     Replay(cmd::replay::Replay),
     /// Judges a history of what clients of a broker saw
     Check(cmd::check::Check),
+    /// Damages the files of stores, bit by bit and file by file
+    Damage(cmd::damage::Damage),
     /// Lets a whole broker live and die with its clients
     #[cfg(feature = "broker")]
     Broker(cmd::broker::Broker),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
         Command::Check(check) => check.run(),
+        Command::Damage(damage) => damage.run(),
         #[cfg(feature = "broker")]
         Command::Broker(broker) => broker.run(),
     }
