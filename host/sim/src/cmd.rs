@@ -4,6 +4,7 @@
 pub(crate) mod broker;
 pub(crate) mod check;
 pub(crate) mod damage;
+pub(crate) mod faults;
 mod progress;
 pub(crate) mod replay;
 mod report;

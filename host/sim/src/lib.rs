@@ -22,6 +22,7 @@ pub mod checker;
 pub mod clock;
 pub mod damage;
 pub mod disk;
+pub mod faults;
 pub mod history;
 pub mod invariants;
 pub mod model;

@@ -29,6 +29,8 @@ enum Command {
     Check(cmd::check::Check),
     /// Damages the files of stores, bit by bit and file by file
     Damage(cmd::damage::Damage),
+    /// Lets every call to the disk fail, one after the other
+    Faults(cmd::faults::FaultsCommand),
     /// Lets a whole broker live and die with its clients
     #[cfg(feature = "broker")]
     Broker(cmd::broker::Broker),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run(),
         Command::Check(check) => check.run(),
         Command::Damage(damage) => damage.run(),
+        Command::Faults(faults) => faults.run(),
         #[cfg(feature = "broker")]
         Command::Broker(broker) => broker.run(),
     }
