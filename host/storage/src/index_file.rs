@@ -302,6 +302,11 @@ impl IndexFile {
         extents.collect::<Option<_>>().ok_or_else(|| Fault::damaged(&self.path, "a row of it is nonsense"))
     }
 
+    /// How many partitions it says something of.
+    pub(crate) fn partitions(&self) -> usize {
+        self.directories.len()
+    }
+
     /// Reads and checks all that is said of the nth partition; its bytes. `None` when there are not so many.
     pub(crate) fn check(&self, file: &dyn StoreFile, nth: usize) -> Result<Option<u64>, Fault> {
         let Some((_, section)) = self.directories.get(nth) else { return Ok(None) };

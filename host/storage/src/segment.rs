@@ -599,6 +599,10 @@ impl Segment {
             Data::Memory { .. } => return Ok(None),
             Data::Sealed(index_file) => index_file.clone(),
         };
+        // Also where its files cannot be opened there are no more partitions than it has.
+        if nth >= index_file.partitions() {
+            return Ok(None);
+        }
         index_file.check(&*self.files()?.index, nth)
     }
 

@@ -82,3 +82,16 @@ fn each_damaged_place_is_found_once_and_goes_with_its_segment() {
     round(&store);
     assert_eq!(store.stats().damages, 0);
 }
+
+#[test]
+fn a_round_ends_though_a_segments_files_cannot_be_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    lived(dir.path());
+    let store = Store::open(dir.path(), no_tail()).unwrap();
+    fs::rename(dir.path().join("segments/0000000002.redb"), dir.path().join("elsewhere")).unwrap();
+    let (gone, _) = round(&store);
+    assert!(gone.damages > 0 && store.stats().damages == gone.damages, "{gone:?}");
+    fs::rename(dir.path().join("elsewhere"), dir.path().join("segments/0000000002.redb")).unwrap();
+    round(&store);
+    assert_eq!(store.stats().damages, 0);
+}

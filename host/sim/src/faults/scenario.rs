@@ -114,6 +114,7 @@ impl Scenario {
             Scenario::Scrub => matches!(kind, Io | ShortRead | Open),
             Scenario::Verify => matches!(kind, Io | ShortRead | Open | List),
             Scenario::Seal => !matches!(kind, List | ShortRead),
+            Scenario::Retention => !matches!(kind, List | Open),
             _ => {
                 matches!(kind, Io | Full | Sync | FileSync | DirSync | ShortRead | ShortWrite | Open | Create | Rename)
                     || (kind == List
