@@ -72,8 +72,8 @@ fn one_log_explains_all_that_clients_were_told() {
         ("stops", blows.stops),
         ("terminations", blows.terminations),
         ("full disks", blows.full_disks),
-        ("thousands of records acknowledged", counts.acked / 1_000),
-        ("thousands of records read", counts.read / 1_000),
+        ("records acknowledged", counts.acked),
+        ("records read", counts.read),
         ("ends asked for", counts.asked),
     ] {
         assert!(count > 0, "no {what}: {blows:?}, {counts:?}");
