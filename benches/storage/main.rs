@@ -14,6 +14,7 @@
 
 mod commit;
 mod data_dir;
+#[path = "../figure.rs"]
 mod figure;
 mod load;
 mod memory;

@@ -12,10 +12,11 @@ use crate::run::{cargo, root};
 const CORPUS: &str = "host/xtask/src/corpus.txt";
 
 /// Every plugin with configurations that take its ways through.
-const CASES: [(&str, &str); 14] = [
+const CASES: [(&str, &str); 16] = [
     ("access-log-json", "{}"),
     ("contains", r#"{"contains":"bot"}"#),
     ("contains", r#"{"contains":"é"}"#),
+    ("envelope", "{}"),
     ("json-filter", r#"{"pointer":"/status","op":">=","value":400}"#),
     ("json-filter", r#"{"pointer":"/user/name","op":"contains","value":"n"}"#),
     ("json-filter", r#"{"pointer":"/tags/0","op":"eq","value":"a\"b"}"#),
@@ -27,6 +28,7 @@ const CASES: [(&str, &str); 14] = [
     ("mask", r#"{"network":["/remote_addr"],"ipv4_prefix":9,"ipv6_prefix":33}"#),
     ("sample", r#"{"n":1}"#),
     ("sample", r#"{"n":3}"#),
+    ("serde-filter", "{}"),
 ];
 
 /// Checks that two modules of one plugin do the same.

@@ -38,7 +38,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Build the plugins in `plugins/` and keep each module beside its source.
+    /// Build the plugins in `plugins/` and `benches/guests/`, and keep each module beside its source.
     Plugins {
         /// Only check that the kept modules are what the sources build to.
         #[arg(long)]

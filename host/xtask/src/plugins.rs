@@ -1,7 +1,8 @@
 //! Builds the plugins, and checks those that are kept.
 //!
-//! A module is kept beside its source (`plugins/NAME/NAME.wasm`), so that a build of the broker needs no wasm target. Which
-//! toolchain made it, and its SHA-256, are kept in `plugins/toolchain.toml`: the same toolchain makes the same bytes.
+//! A module is kept beside its source (`plugins/NAME/NAME.wasm`, and `benches/guests` likewise for what only benches
+//! run), so that a build of the broker needs no wasm target. Which toolchain made it, and its SHA-256, are kept in
+//! `plugins/toolchain.toml`: the same toolchain makes the same bytes.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,9 @@ use crate::{
     run::{root, succeed},
     toolchain::{TARGET, Toolchain},
 };
+
+/// Where plugins lie, each in a folder of its name.
+const FOLDERS: [&str; 2] = ["plugins", "benches/guests"];
 
 /// A plugin beyond this has something in it that it does not need.
 const WASM_BYTES_MAX: usize = 200 << 10;
@@ -50,10 +54,10 @@ impl Kept {
 pub(crate) fn build() -> Result<()> {
     let toolchain = Toolchain::find()?;
     let mut kept = Kept { toolchain: toolchain.identity.clone(), sha256: BTreeMap::new() };
-    for name in names()? {
+    for (name, kept_path) in kept_paths()? {
         let wasm = read(&compile(&toolchain, &name)?)?;
         println!("{name}: {} bytes", wasm.len());
-        fs::write(kept_path(&name), &wasm).with_context(|| format!("keep plugin `{name}`"))?;
+        fs::write(kept_path, &wasm).with_context(|| format!("keep plugin `{name}`"))?;
         kept.sha256.insert(name, sha256(&wasm));
     }
     kept.write()
@@ -62,47 +66,50 @@ pub(crate) fn build() -> Result<()> {
 /// Checks that the kept modules are the recorded ones and, where a toolchain is installed, what the sources build to.
 pub(crate) fn check() -> Result<()> {
     let kept = Kept::read()?;
-    let names = names()?;
+    let paths = kept_paths()?;
     ensure!(
-        names.iter().eq(kept.sha256.keys()),
+        paths.keys().eq(kept.sha256.keys()),
         "`plugins/toolchain.toml` lists other plugins than there are; run `cargo xtask plugins`"
     );
-    for name in &names {
-        let wasm = read(&kept_path(name))?;
+    for (name, kept_path) in &paths {
+        let wasm = read(kept_path)?;
         ensure!(sha256(&wasm) == kept.sha256[name], "`{name}.wasm` is not the recorded one; run `cargo xtask plugins`");
     }
     let toolchain = match Toolchain::find() {
         Ok(toolchain) => toolchain,
         Err(none) => {
-            println!("plugins: {} modules are as recorded; not rebuilt: {none}", names.len());
+            println!("plugins: {} modules are as recorded; not rebuilt: {none}", paths.len());
             return Ok(());
         }
     };
     let is_recorded = toolchain.identity == kept.toolchain;
-    for name in &names {
+    for (name, kept_path) in &paths {
         let rebuilt = compile(&toolchain, name)?;
         if !is_recorded {
-            behaviour::compare(name, &kept_path(name), &rebuilt)?;
-        } else if read(&rebuilt)? != read(&kept_path(name))? {
+            behaviour::compare(name, kept_path, &rebuilt)?;
+        } else if read(&rebuilt)? != read(kept_path)? {
             bail!("`{name}.wasm` is not what its source builds to; run `cargo xtask plugins`");
         }
     }
     let by = if is_recorded { "byte for byte" } else { "by what they do, with another toolchain" };
-    println!("plugins: {} modules rebuilt and compared {by}", names.len());
+    println!("plugins: {} modules rebuilt and compared {by}", paths.len());
     Ok(())
 }
 
-/// The folders in `plugins/`, sorted.
-fn names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in root().join("plugins").read_dir().context("list `plugins`")? {
-        let path = entry.context("list `plugins`")?.path();
-        if path.join("Cargo.toml").is_file() {
-            names.push(path.file_name().context("a folder has a name")?.to_string_lossy().into_owned());
+/// The plugins there are, by name, and where the module of each is kept.
+fn kept_paths() -> Result<BTreeMap<String, PathBuf>> {
+    let mut paths = BTreeMap::new();
+    for folder in FOLDERS {
+        let list = || format!("list `{folder}`");
+        for entry in root().join(folder).read_dir().with_context(list)? {
+            let path = entry.with_context(list)?.path();
+            if path.join("Cargo.toml").is_file() {
+                let name = path.file_name().context("a folder has a name")?.to_string_lossy().into_owned();
+                paths.insert(name.clone(), path.join(name).with_extension("wasm"));
+            }
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(paths)
 }
 
 /// Builds one plugin and returns where its module is. Each on its own: what features crates get must not depend on which plugins there are.
@@ -115,10 +122,6 @@ fn compile(toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
     let bytes = read(&wasm)?.len();
     ensure!(bytes <= WASM_BYTES_MAX, "`{name}.wasm` has {bytes} bytes, more than {WASM_BYTES_MAX}");
     Ok(wasm)
-}
-
-fn kept_path(name: &str) -> PathBuf {
-    root().join("plugins").join(name).join(name).with_extension("wasm")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 /// What a figure should reach.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "each bench that tells figures uses some")]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
