@@ -11,7 +11,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -91,6 +94,8 @@ pub(crate) struct Ticker {
 struct Shared {
     /// Guests that run now.
     running: AtomicUsize,
+    /// Ticks so far.
+    ticks: AtomicU64,
     /// The ticker is parked, or about to be and will look at `running` once more.
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -115,6 +120,11 @@ impl Ticker {
         }
         Running(&self.shared)
     }
+
+    /// What tells host functions that a tick has passed.
+    pub(crate) fn ticks(&self) -> Ticks {
+        Ticks(Arc::clone(&self.shared))
+    }
 }
 
 impl Drop for Ticker {
@@ -125,6 +135,18 @@ impl Drop for Ticker {
             // The last handle may be dropped anywhere but on the ticker itself, which holds only a weak engine.
             let _ended = thread.join();
         }
+    }
+}
+
+/// The ticks of a host. Compiled code looks at the epoch where it loops and where a function begins, so calls of host
+/// functions in a straight line have to look by themselves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ticks(Arc<Shared>);
+
+impl Ticks {
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.ticks.load(Relaxed)
     }
 }
 
@@ -143,6 +165,7 @@ fn tick(engine: &EngineWeak, shared: &Shared) {
         clock::pause(TICK);
         let Some(engine) = engine.upgrade() else { return };
         engine.increment_epoch();
+        shared.ticks.fetch_add(1, Relaxed);
         drop(engine);
         idle = if shared.running.load(SeqCst) == 0 { idle + 1 } else { 0 };
         if idle >= IDLE_TICKS {

@@ -7,7 +7,11 @@ use bytes::Bytes;
 use protocol::limits::{GUEST_LOG_LINES_PER_CALL_MAX, GUEST_TEXT_BYTES_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
 use wasmtime::{AsContextMut, Global, Memory, ResourceLimiter, Val};
 
-use crate::{deadline::Deadline, fault::cut_text, scan};
+use crate::{
+    deadline::{Deadline, Expired, Ticks},
+    fault::cut_text,
+    scan,
+};
 
 /// The data of an instance's store.
 #[derive(Debug)]
@@ -18,11 +22,14 @@ pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) cursor: Cursor,
     memory_bytes_max: usize,
+    ticks: Ticks,
+    /// The tick at which the deadline was last looked at.
+    tick_seen: u64,
 }
 
 impl Guest {
     /// For an instance called `name` in the log.
-    pub(crate) fn new(name: &str, memory_bytes_max: u64) -> Guest {
+    pub(crate) fn new(name: &str, memory_bytes_max: u64, ticks: Ticks) -> Guest {
         Guest {
             deadline: Deadline::default(),
             log: Log { name: name.to_owned(), ..Log::default() },
@@ -30,13 +37,26 @@ impl Guest {
             memory: None,
             cursor: Cursor::None,
             memory_bytes_max: usize::try_from(memory_bytes_max).unwrap_or(usize::MAX),
+            ticks,
+            tick_seen: 0,
         }
     }
 
     /// Makes it ready for one call.
     pub(crate) fn arm(&mut self, deadline_ms: u32) {
         self.deadline.arm(deadline_ms);
+        self.tick_seen = self.ticks.count();
         self.log.begin_call();
+    }
+
+    /// Looks at the deadline in a host function, once a tick.
+    pub(crate) fn check_deadline(&mut self) -> Result<(), Expired> {
+        let tick = self.ticks.count();
+        if tick == self.tick_seen {
+            return Ok(());
+        }
+        self.tick_seen = tick;
+        self.deadline.check()
     }
 }
 
@@ -85,7 +105,8 @@ impl Cursor {
 pub(crate) struct Log {
     name: String,
     lines: usize,
-    last_error: Option<String>,
+    /// As the guest wrote it, cut to what a text may have: most are written over before anybody reads them.
+    last_error: Option<Vec<u8>>,
     /// Standard output and error of WASI guests, up to the next line end.
     streams: [Vec<u8>; 2],
 }
@@ -101,15 +122,13 @@ impl Log {
         let is_error = level == abi::LogLevel::Error;
         self.lines = self.lines.saturating_add(1);
         let heard = self.lines <= GUEST_LOG_LINES_PER_CALL_MAX;
-        if !heard && !is_error {
-            return;
-        }
-        let text = printable(text);
         if heard {
-            self.emit(level, &text);
+            self.emit(level, &printable(text));
         }
         if is_error {
-            self.last_error = Some(text);
+            let last = self.last_error.get_or_insert_default();
+            last.clear();
+            last.extend_from_slice(&text[..text.len().min(GUEST_TEXT_BYTES_MAX)]);
         }
     }
 
@@ -126,20 +145,28 @@ impl Log {
 
     /// Takes what a WASI guest writes to standard output (`stream` 0) or error (1), whole lines at a time.
     pub(crate) fn write(&mut self, stream: usize, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                self.flush(stream);
-            } else if self.streams[stream].len() < GUEST_TEXT_BYTES_MAX {
-                self.streams[stream].push(byte);
-            }
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        // What is behind the last line end waits for its own.
+        let rest = lines.next_back().unwrap_or_default();
+        for line in lines {
+            self.append(stream, line);
+            self.flush(stream);
         }
+        self.append(stream, rest);
+    }
+
+    fn append(&mut self, stream: usize, text: &[u8]) {
+        let room = GUEST_TEXT_BYTES_MAX - self.streams[stream].len();
+        self.streams[stream].extend_from_slice(&text[..text.len().min(room)]);
     }
 
     fn flush(&mut self, stream: usize) {
-        let line = std::mem::take(&mut self.streams[stream]);
+        let mut line = std::mem::take(&mut self.streams[stream]);
         if !line.is_empty() {
             self.line(if stream == 0 { abi::LogLevel::Info } else { abi::LogLevel::Error }, &line);
         }
+        line.clear();
+        self.streams[stream] = line;
     }
 
     /// Why the call failed, in the guest's own words; lines without an end come out now.
@@ -151,7 +178,7 @@ impl Log {
             let transform = self.name.as_str();
             tracing::warn!(target: "weir::guest", transform, hidden, "more lines than `guest_log_lines_per_call_max`");
         }
-        self.last_error.take()
+        self.last_error.take().map(|text| printable(&text))
     }
 
     /// Whether there is anything for [`Log::end_call`] to do: a silent guest costs nothing.

@@ -16,7 +16,7 @@ use wasmtime::{
 use crate::{
     Plugin, PluginError,
     cache::Cache,
-    deadline::{Running, Ticker},
+    deadline::{Running, Ticker, Ticks},
     guest::Guest,
     imports,
 };
@@ -126,6 +126,11 @@ impl PluginHost {
     /// Keeps deadlines ticking while a guest runs.
     pub(crate) fn running(&self) -> Running<'_> {
         self.inner.ticker.running()
+    }
+
+    /// What host functions tell by that a deadline may have passed.
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.inner.ticker.ticks()
     }
 
     pub(crate) fn compile(&self, hash: PluginHash, wasm: &[u8]) -> Result<Module, PluginError> {

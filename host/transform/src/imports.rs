@@ -1,16 +1,19 @@
 //! What a guest may import, and nothing else: `weir.log` and a deny-all shim of WASI preview 1.
 //!
 //! Owns the list of known names (checked at upload) and their host functions. A host function checks every address in
-//! 64 bits, does a bounded amount of work, and never blocks: epochs cannot interrupt it.
+//! 64 bits, does a bounded amount of work, and never blocks: epochs cannot interrupt it. Those that do work look at the
+//! deadline first, because between two of them in a straight line nobody else does.
 //!
 //! The shim exists because C, Go and others cannot be built without WASI. Output goes to the log, the clock is the
 //! record's, randomness is seeded; there are no arguments, no environment, no files, no sockets, no waiting.
 
-use protocol::limits::GUEST_TEXT_BYTES_MAX;
 use wasmparser::TypeRef;
 use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Memory, Val, ValType};
 
-use crate::{guest::Guest, plugin::PluginError};
+use crate::{
+    guest::{self, Guest},
+    plugin::PluginError,
+};
 
 const WASI: &str = "wasi_snapshot_preview1";
 
@@ -19,6 +22,9 @@ const RANDOM_BYTES_MAX: usize = 1 << 20;
 
 /// Buffers one `fd_write` may name, as on Linux.
 const IO_VECTORS_MAX: u32 = 1_024;
+
+/// Bytes of one `fd_write` that are looked at: more than the lines that a call may log.
+const IO_BYTES_MAX: usize = 512 << 10;
 
 const SUCCESS: i32 = 0;
 const BAD_FILE: i32 = 8;
@@ -91,7 +97,9 @@ pub(crate) fn check(import: &wasmparser::Import<'_>) -> Result<(), PluginError> 
     if known && matches!(import.ty, TypeRef::Func(_)) {
         return Ok(());
     }
-    Err(PluginError::ImportRefused { module: import.module.to_owned(), name: import.name.to_owned() })
+    // A name may be long, and anything: it ends up in logs and on terminals.
+    let shown = |name: &str| guest::printable(name.as_bytes());
+    Err(PluginError::ImportRefused { module: shown(import.module), name: shown(import.name) })
 }
 
 /// A guest asked to end its process; here that ends the instance.
@@ -149,14 +157,16 @@ fn errno(done: Option<()>) -> i32 {
 }
 
 /// `weir.log`: a text that is not inside the memory is logged as such.
-fn log(mut caller: Caller<'_, Guest>, level: i32, address: i32, length: i32) {
-    let Some(memory) = memory_of(&mut caller) else { return };
+fn log(mut caller: Caller<'_, Guest>, level: i32, address: i32, length: i32) -> wasmtime::Result<()> {
+    caller.data_mut().check_deadline()?;
+    let Some(memory) = memory_of(&mut caller) else { return Ok(()) };
     let (bytes, guest) = memory.data_and_store_mut(&mut caller);
     let level = abi::LogLevel::from_number(level);
     match slice(bytes, address, length.cast_unsigned()) {
         Some(text) => guest.log.line(level, text),
         None => guest.log.line(level, b"(a text outside of the guest's memory)"),
     }
+    Ok(())
 }
 
 fn sizes_get(mut caller: Caller<'_, Guest>, count: i32, bytes: i32) -> i32 {
@@ -170,50 +180,56 @@ fn clock_res_get(mut caller: Caller<'_, Guest>, _clock: i32, out: i32) -> i32 {
     errno(put(memory.data_mut(&mut caller), out, 1_000_000_u64.to_le_bytes()))
 }
 
-fn clock_time_get(mut caller: Caller<'_, Guest>, _clock: i32, _precision: i64, out: i32) -> i32 {
-    let Some(memory) = memory_of(&mut caller) else { return FAULT };
+fn clock_time_get(mut caller: Caller<'_, Guest>, _clock: i32, _precision: i64, out: i32) -> wasmtime::Result<i32> {
+    caller.data_mut().check_deadline()?;
+    let Some(memory) = memory_of(&mut caller) else { return Ok(FAULT) };
     let cursor = caller.data().cursor.read(&mut caller);
     let now_ns = caller.data_mut().place.now_ms(cursor).saturating_mul(1_000_000);
-    errno(put(memory.data_mut(&mut caller), out, now_ns.to_le_bytes()))
+    Ok(errno(put(memory.data_mut(&mut caller), out, now_ns.to_le_bytes())))
 }
 
-fn random_get(mut caller: Caller<'_, Guest>, address: i32, length: i32) -> i32 {
+fn random_get(mut caller: Caller<'_, Guest>, address: i32, length: i32) -> wasmtime::Result<i32> {
+    caller.data_mut().check_deadline()?;
     if length.cast_unsigned() as usize > RANDOM_BYTES_MAX {
-        return INVALID;
+        return Ok(INVALID);
     }
-    let Some(memory) = memory_of(&mut caller) else { return FAULT };
+    let Some(memory) = memory_of(&mut caller) else { return Ok(FAULT) };
     let cursor = caller.data().cursor.read(&mut caller);
     let (bytes, guest) = memory.data_and_store_mut(&mut caller);
     let out = slice(bytes, address, length.cast_unsigned());
-    errno(out.map(|out| guest.place.draw(cursor, out)))
+    Ok(errno(out.map(|out| guest.place.draw(cursor, out))))
 }
 
 /// Writes to standard output and error become lines in the log.
-fn fd_write(mut caller: Caller<'_, Guest>, file: i32, vectors: i32, count: i32, written: i32) -> i32 {
+fn fd_write(mut caller: Caller<'_, Guest>, file: i32, vectors: i32, count: i32, written: i32) -> wasmtime::Result<i32> {
+    caller.data_mut().check_deadline()?;
     if !matches!(file, 1 | 2) {
-        return BAD_FILE;
+        return Ok(BAD_FILE);
     }
     if count.cast_unsigned() > IO_VECTORS_MAX {
-        return INVALID;
+        return Ok(INVALID);
     }
-    let Some(memory) = memory_of(&mut caller) else { return FAULT };
+    let Some(memory) = memory_of(&mut caller) else { return Ok(FAULT) };
     let (bytes, guest) = memory.data_and_store_mut(&mut caller);
     let stream = usize::from(file == 2);
-    errno(
-        gather(bytes, vectors, count, |text| guest.log.write(stream, text))
-            .and_then(|total| put(bytes, written, total.to_le_bytes())),
-    )
+    let mut room = IO_BYTES_MAX;
+    let mut write = |text: &[u8]| {
+        let heard = &text[..text.len().min(room)];
+        room -= heard.len();
+        guest.log.write(stream, heard);
+    };
+    let total = gather(bytes, vectors, count, &mut write);
+    Ok(errno(total.and_then(|total| put(bytes, written, total.to_le_bytes()))))
 }
 
-/// Walks the buffers, each cut to what a line of the log may hold, and returns the length of all.
-fn gather(memory: &mut [u8], vectors: i32, count: i32, mut each: impl FnMut(&[u8])) -> Option<u32> {
+/// Walks the buffers and returns the length of all.
+fn gather(memory: &mut [u8], vectors: i32, count: i32, each: &mut dyn FnMut(&[u8])) -> Option<u32> {
     let mut total = 0_u32;
     for index in 0..count {
         let vector = vectors.checked_add(index.checked_mul(8)?)?;
         let address = get_u32(memory, vector)?.cast_signed();
         let length = get_u32(memory, vector.checked_add(4)?)?;
-        let text = slice(memory, address, length)?;
-        each(&text[..text.len().min(GUEST_TEXT_BYTES_MAX)]);
+        each(slice(memory, address, length)?);
         total = total.checked_add(length)?;
     }
     Some(total)

@@ -74,7 +74,7 @@ impl PluginInstance {
     /// Starts an instance: `start` and `_initialize`, the ABI's version, then the configuration.
     pub(crate) fn start(host: &PluginHost, code: &Code, settings: &Settings<'_>) -> Result<PluginInstance, StartError> {
         let limits = settings.limits;
-        let mut guest = Guest::new(settings.name, limits.memory_bytes);
+        let mut guest = Guest::new(settings.name, limits.memory_bytes, host.ticks());
         guest.place.seed = settings.seed;
         let mut store = Store::new(host.engine(), guest);
         store.limiter(|guest| guest);

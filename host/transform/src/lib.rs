@@ -50,7 +50,7 @@ mod worker;
 pub use fault::Fault;
 pub use host::{PluginHost, PluginHostError, PluginHostOptions};
 pub use pipeline::{Pipeline, PipelineError, PipelineInput};
-pub use plugin::{Plugin, PluginError};
+pub use plugin::{InvalidModule, Plugin, PluginError};
 pub use settle::{DeadLetter, PipelineOutput, Routed};
 pub use trace::{StageTrace, Trace, TraceVerdict, TracedRecord};
 pub use transform::{Transform, TransformError};

@@ -14,7 +14,7 @@ use wasmtime::{InstancePre, Module, ModuleExport};
 use crate::{
     Fault, PluginHost,
     fault::CallError,
-    guest::Guest,
+    guest::{self, Guest},
     instance::{PluginInstance, Settings},
     validate,
 };
@@ -133,7 +133,7 @@ pub enum PluginError {
     Component,
     /// It breaks WebAssembly's own rules, or uses a proposal that is off.
     #[error("not a valid module")]
-    Invalid(#[from] wasmparser::BinaryReaderError),
+    Invalid(#[source] InvalidModule),
     /// Over a structural limit.
     #[error("{what} {value} is over `{limit}` ({max})")]
     OverLimit {
@@ -191,6 +191,18 @@ pub enum PluginError {
     /// The host had no room for a trial instance.
     #[error("a trial instance could not be made: {0}")]
     Host(String),
+}
+
+/// The rule of WebAssembly's own that a module breaks, and where. It may quote the module, so it is made fit for logs
+/// and terminals.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidModule(String);
+
+impl From<wasmparser::BinaryReaderError> for PluginError {
+    fn from(error: wasmparser::BinaryReaderError) -> PluginError {
+        PluginError::Invalid(InvalidModule(guest::printable(error.to_string().as_bytes())))
+    }
 }
 
 impl PluginError {
