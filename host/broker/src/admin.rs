@@ -37,8 +37,6 @@ pub(crate) struct Admin {
     pub(crate) directory: Arc<Directory>,
     pub(crate) host: PluginHost,
     pub(crate) files: PluginFiles,
-    /// One upload at a time: compiling takes a core and much memory.
-    pub(crate) compiling: Mutex<()>,
     lock: Mutex<Loaded>,
 }
 
@@ -67,7 +65,7 @@ impl Planned {
 
 impl Admin {
     pub(crate) fn new(core: Arc<Core>, directory: Arc<Directory>, host: PluginHost, files: PluginFiles) -> Admin {
-        Admin { core, directory, host, files, compiling: Mutex::new(()), lock: Mutex::new(Loaded::new()) }
+        Admin { core, directory, host, files, lock: Mutex::new(Loaded::new()) }
     }
 
     /// Waits for the turn of an admin operation.
@@ -148,7 +146,7 @@ impl Admin {
         }
         let of_file = |source| PluginError::File { action: "read", source };
         let wasm: Bytes = self.files.read(hash).map_err(of_file)?;
-        let plugin = self.host.load(&wasm).map_err(|error| PluginError::Refused(Box::new(error)))?;
+        let plugin = self.host.load(&wasm).map_err(PluginError::of_engine)?;
         loaded.insert(hash, plugin.clone());
         Ok(plugin)
     }

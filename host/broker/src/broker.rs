@@ -16,7 +16,7 @@ use storage::{
     Store, StoreOptions,
     sync::{self, JoinHandle, Mutex, Sender},
 };
-use transform::{PluginHost, PluginHostOptions};
+use transform::{Compiler, InProcess, PluginHost, PluginHostOptions};
 
 use crate::{
     BackupError, Beside, CatalogError, DeployError, OpenBrokerError, Partition, PluginError, TopicError,
@@ -31,6 +31,7 @@ use crate::{
     housekeeping::{self, Pace},
     plugin_files::PluginFiles,
     producer_ids::ProducerIds,
+    uploads::{CancelOnDrop, Uploads},
     workers,
 };
 
@@ -49,6 +50,8 @@ pub struct BrokerOptions {
     /// How fast sealed segments are read to find damage, in bytes per second; 0: not at all. Default: 4 MiB, which no disk
     /// notices, and which reads 64 GiB in less than five hours.
     pub scrub_bytes_per_second: u64,
+    /// What compiles uploaded plugins. Default: this process, which bounds neither memory nor time.
+    pub compiler: Arc<dyn Compiler>,
     /// What runs plugins, where several brokers of a process share it. Default: one of its own, which keeps compiled
     /// plugins in the data directory.
     pub plugin_host: Option<PluginHost>,
@@ -63,6 +66,7 @@ impl BrokerOptions {
             plugin_workers: 0,
             retention_interval_ms: 60_000,
             scrub_bytes_per_second: 4 << 20,
+            compiler: Arc::new(InProcess),
             plugin_host: None,
         }
     }
@@ -81,6 +85,7 @@ struct Inner {
     admin: Arc<Admin>,
     producer_ids: Arc<ProducerIds>,
     backups: Arc<Backups>,
+    uploads: Uploads,
     started: Start,
     threads: Mutex<Threads>,
 }
@@ -104,6 +109,7 @@ impl Broker {
             plugin_workers,
             retention_interval_ms,
             scrub_bytes_per_second,
+            compiler,
             plugin_host,
         } = options;
         let io = |action| move |source| OpenBrokerError::Io { action, source };
@@ -115,8 +121,7 @@ impl Broker {
         let files = PluginFiles::open(plugins.clone(), file_system).map_err(io("make the directory of plugins"))?;
         let host = match plugin_host {
             Some(host) => host,
-            None => PluginHost::new(&PluginHostOptions::new(plugins))
-                .map_err(|error| OpenBrokerError::PluginHost(Box::new(error)))?,
+            None => own_plugin_host(PluginHostOptions { compiler, ..PluginHostOptions::new(plugins) }, &catalog)?,
         };
 
         let workers = worker_count(plugin_workers);
@@ -128,7 +133,8 @@ impl Broker {
         let started = Start::now();
         // From here on, dropping it ends the threads.
         let backups = Arc::<Backups>::default();
-        let inner = Inner { core, directory, admin, producer_ids, backups, started, threads };
+        let inner =
+            Inner { core, directory, admin, producer_ids, backups, uploads: Uploads::default(), started, threads };
         inner.admin.restore(catalog)?;
         let interval = Duration::from_millis(retention_interval_ms);
         inner.start(workers, interval, Pace::new(scrub_bytes_per_second)).map_err(io("start a thread"))?;
@@ -175,12 +181,20 @@ impl Broker {
         self.inner.directory.partition(place)
     }
 
-    /// Checks, compiles and keeps a plugin. Under an existing name it replaces what new deployments use.
+    /// Checks, compiles and keeps a plugin. Under an existing name it replaces what new deployments use. When the caller
+    /// stops waiting before it is compiled, it is not kept.
     ///
     /// # Errors
     /// See [`PluginError`].
     pub async fn upload_plugin(&self, name: PluginName, wasm: Bytes) -> Result<PluginDescription, PluginError> {
-        self.administer(move |admin| admin.upload_plugin(name, &wasm)).await
+        let turn = self.inner.uploads.turn().await?;
+        let waits = CancelOnDrop::default();
+        let cancel = waits.0.clone();
+        let upload = move |admin: &Admin| {
+            let _turn = turn;
+            admin.upload_plugin(name, &wasm, &cancel)
+        };
+        self.administer(upload).await
     }
 
     /// All plugins, by name.
@@ -331,6 +345,13 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The engine of this broker alone. What an earlier life left among the compiled plugins is swept.
+fn own_plugin_host(options: PluginHostOptions, catalog: &Catalog) -> Result<PluginHost, OpenBrokerError> {
+    let host = PluginHost::new(&options).map_err(|error| OpenBrokerError::PluginHost(Box::new(error)))?;
+    host.sweep(&catalog.named_plugins());
+    Ok(host)
 }
 
 fn worker_count(asked: usize) -> usize {

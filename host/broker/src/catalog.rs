@@ -6,7 +6,7 @@
 //! topic/NAME      TopicRow          plugin/NAME     PluginRow          producer-ids    ProducerIdsRow
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -125,6 +125,12 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// The modules that some plugin or transform is made of.
+    pub(crate) fn named_plugins(&self) -> BTreeSet<PluginHash> {
+        let deployed = self.topics.values().flat_map(|row| row.transforms.iter().map(|spec| spec.plugin_hash));
+        deployed.chain(self.plugins.values().map(|row| row.hash)).collect()
+    }
+
     /// Reads the catalog of a store.
     pub(crate) fn load(store: &Store) -> Result<Catalog, OpenBrokerError> {
         let mut catalog = Catalog::default();

@@ -10,10 +10,11 @@ use protocol::{
     BatchError, Epoch, NameError, Offset, PluginName, Sequence, TopicName, TransformName,
     limits::{
         IN_FLIGHT_BATCHES_MAX, PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX, PIPELINE_STAGES_MAX, PLUGIN_BYTES_MAX,
-        PLUGINS_MAX, RECORD_BYTES_CEILING, ROUTED_BYTES_PER_BATCH_MAX, TRANSFORM_TARGETS_MAX,
+        PLUGINS_MAX, RECORD_BYTES_CEILING, ROUTED_BYTES_PER_BATCH_MAX, TRANSFORM_TARGETS_MAX, UPLOADS_WAITING_MAX,
     },
 };
 use storage::{CommitError, OpenError, ReadError};
+use transform::CompileError;
 
 use crate::versioned::RowError;
 
@@ -368,6 +369,15 @@ pub enum PluginError {
     /// Not a module, or one that we refuse.
     #[error("module is refused")]
     Refused(#[source] Box<dyn Error + Send + Sync>),
+    /// The module could not be compiled or tried out, and is not at fault.
+    #[error("module could not be examined")]
+    NotExamined(#[source] Box<dyn Error + Send + Sync>),
+    /// Enough of them wait.
+    #[error("`uploads_waiting_max` ({UPLOADS_WAITING_MAX}) uploads wait already while another one is compiled")]
+    TooManyUploads,
+    /// Whoever uploaded it does not wait any more.
+    #[error("the upload was cancelled")]
+    Cancelled,
     /// Its file could not be kept.
     #[error("failed to {action} the module's file")]
     File {
@@ -380,6 +390,17 @@ pub enum PluginError {
     /// The change is not durable.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+}
+
+impl PluginError {
+    /// Tells a module that is refused from one that could not be looked at.
+    pub(crate) fn of_engine(error: transform::PluginError) -> PluginError {
+        match error {
+            transform::PluginError::Compile(CompileError::Cancelled) => PluginError::Cancelled,
+            error if error.is_retriable() => PluginError::NotExamined(Box::new(error)),
+            error => PluginError::Refused(Box::new(error)),
+        }
+    }
 }
 
 /// Why a backup was not made.

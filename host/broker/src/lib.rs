@@ -16,8 +16,8 @@
 //! - No lock is held while a guest runs, a file is read or a commit is awaited, except the admin lock that puts
 //!   changes of the catalog in a row.
 //!
-//! Locks, in the order in which they may be held together: compiling, admin, sequencer, slots. The directory's and those
-//! of settings are held for a look, and no other is taken meanwhile.
+//! Locks, in the order in which they may be held together: an upload's turn, admin, sequencer, slots. The directory's and
+//! those of settings are held for a look, and no other is taken meanwhile.
 //!
 //! Start at [`Broker`], then `partition.rs` and `sequencer.rs`.
 
@@ -44,6 +44,7 @@ mod route;
 mod sequencer;
 mod topics;
 mod transforms;
+mod uploads;
 mod versioned;
 mod workers;
 
@@ -59,5 +60,5 @@ pub use storage::{
     Budget, InProcess, PartitionPlace, Prober, Progress, ReadOutcome, RestoreError, RestorePoint, RestoreReport,
     StoreOptions,
 };
-pub use transform::PluginHost;
+pub use transform::{Compiler, InProcess as InProcessCompiler, PluginHost};
 pub use versioned::RowError;

@@ -70,11 +70,22 @@ impl PluginFiles {
         let path = self.path(hash);
         let unfinished = path.with_extension(&UNFINISHED[1..]);
         self.remove_if_there(&unfinished)?;
-        let file = self.file_system.open(&unfinished, OpenMode::New)?;
+        let written = self.write_new(&unfinished, wasm).and_then(|()| self.file_system.rename(&unfinished, &path));
+        if written.is_err() {
+            let _swept_later = self.remove_if_there(&unfinished);
+        }
+        written.and_then(|()| self.file_system.sync_dir(&self.dir))
+    }
+
+    fn write_new(&self, path: &Path, wasm: &[u8]) -> io::Result<()> {
+        let file = self.file_system.open(path, OpenMode::New)?;
         file.write_at(0, wasm)?;
-        file.sync_data()?;
-        self.file_system.rename(&unfinished, &path)?;
-        self.file_system.sync_dir(&self.dir)
+        file.sync_data()
+    }
+
+    /// Deletes a module that nothing names; one that cannot be deleted is left to the next sweep.
+    pub(crate) fn remove(&self, hash: PluginHash) {
+        let _swept_later = self.remove_if_there(&self.path(hash));
     }
 
     /// The modules there are.

@@ -7,8 +7,10 @@
 
 mod batch_file;
 mod builtin;
+mod child;
 mod clock;
 mod cmd;
+mod compiler;
 mod connect;
 mod exit;
 mod human;

@@ -8,18 +8,21 @@
 use std::{
     fs, io,
     io::Read as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    path::Path,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use storage::{FileSystem, OpenError, ProbedFile, Prober};
 
-use crate::{clock::Stopwatch, cmd::kind_name};
+use crate::{
+    child::{self, Bounds, Child, Ended},
+    cmd::kind_name,
+};
 
-/// Address space of the child: half of it is what the allocator takes to begin with, and a sound file needs a few MiB.
-const MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Memory of the child: a sound file needs a few MiB.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// What the child may take however small the file is, in seconds.
 const SECONDS_MIN: u64 = 60;
@@ -29,9 +32,6 @@ const BYTES_PER_SECOND_MIN: u64 = 4 << 20;
 
 /// What is read of an answer: names of files and what redb says are short.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
-
-/// How often the parent looks whether the child is done.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Looks at suspect files of the host in another process.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,28 +46,20 @@ impl Prober for ChildProber {
         };
         let mut child = spawn(path, file).map_err(io)?;
         let wait = Duration::from_secs(seconds_for(path));
-        match wait_for(&mut child, wait).map_err(io)? {
-            Ended::Late => Err(damaged(path, format!("redb did not come to an end with it in {} s", wait.as_secs()))),
+        // Its answer is shorter than what a pipe holds.
+        match child.wait_at_most(wait, || false).map_err(io)? {
+            Ended::Late | Ended::Cancelled => {
+                Err(damaged(path, format!("redb did not come to an end with it in {} s", wait.as_secs())))
+            }
             Ended::Itself(status) => read_answer(child, status, path),
         }
     }
 }
 
 fn spawn(path: &Path, file: ProbedFile) -> io::Result<Child> {
-    Command::new(own_binary()?)
-        .args(["internal", "probe", kind_name(file), "--"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        // What a panic prints says nothing that the answer does not.
-        .stderr(Stdio::null())
-        .spawn()
-}
-
-/// The running binary, also where an upgrade has put another one in its place.
-fn own_binary() -> io::Result<PathBuf> {
-    let itself = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
+    let mut command = child::command(&["internal", "probe", kind_name(file), "--"])?;
+    // What a panic prints on stderr says nothing that the answer does not.
+    Child::spawn(command.arg(path).stdout(Stdio::piped()))
 }
 
 /// How long a file may take, in seconds.
@@ -75,28 +67,9 @@ fn seconds_for(path: &Path) -> u64 {
     SECONDS_MIN + fs::metadata(path).map_or(0, |metadata| metadata.len() / BYTES_PER_SECOND_MIN)
 }
 
-enum Ended {
-    Itself(ExitStatus),
-    Late,
-}
-
-/// Waits for the child, and ends it when it takes too long. Its answer is shorter than what a pipe holds.
-fn wait_for(child: &mut Child, wait: Duration) -> io::Result<Ended> {
-    let watch = Stopwatch::start();
-    while watch.elapsed() < wait {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Ended::Itself(status));
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(Ended::Late)
-}
-
-fn read_answer(child: Child, status: ExitStatus, path: &Path) -> Result<u64, OpenError> {
+fn read_answer(mut child: Child, status: ExitStatus, path: &Path) -> Result<u64, OpenError> {
     let mut line = Vec::new();
-    if let Some(stdout) = child.stdout {
+    if let Some(stdout) = child.stdout.take() {
         // What cannot be read is no answer.
         let _ = stdout.take(ANSWER_BYTES_MAX).read_to_end(&mut line);
     }
@@ -110,25 +83,9 @@ fn damaged(path: &Path, what: String) -> OpenError {
     OpenError::Damaged { file: path.display().to_string(), what }
 }
 
-/// Bounds this process, which is about to look at `path`, and has it end with its parent. Where the system knows no such
-/// bound, the parent's patience remains.
-#[cfg(unix)]
-pub(crate) fn confine(path: &Path) -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let at_most = |bound| Rlimit { current: Some(bound), maximum: Some(bound) };
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    setrlimit(Resource::As, at_most(MEMORY_BYTES_MAX))?;
-    setrlimit(Resource::Cpu, at_most(seconds_for(path)))?;
-    // A core file would be a second copy of what is private.
-    setrlimit(Resource::Core, at_most(0))?;
-    Ok(())
-}
-
-/// Without limits of the system's the parent's patience is the bound.
-#[cfg(not(unix))]
-pub(crate) fn confine(_: &Path) -> io::Result<()> {
-    Ok(())
+/// What looking at a file may take.
+pub(crate) fn bounds(path: &Path) -> Bounds {
+    Bounds { memory_bytes: MEMORY_BYTES_MAX, cpu_seconds: seconds_for(path) }
 }
 
 /// What the child says: [`storage::probe`]'s result, field by field, so that the parent tells a newer format from damage.
@@ -173,6 +130,8 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -192,7 +151,7 @@ mod tests {
     }
 
     fn sh(script: &str) -> Child {
-        Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap()
+        Child::spawn(Command::new("sh").args(["-c", script]).stdout(Stdio::piped())).unwrap()
     }
 
     #[test]
@@ -204,7 +163,7 @@ mod tests {
             ("echo panic", "exit status: 0"),
         ] {
             let mut child = sh(script);
-            let Ended::Itself(status) = wait_for(&mut child, Duration::from_secs(60)).unwrap() else {
+            let Ended::Itself(status) = child.wait_at_most(Duration::from_secs(60), || false).unwrap() else {
                 panic!("`{script}` did not end")
             };
             match read_answer(child, status, Path::new("f")) {
@@ -212,12 +171,5 @@ mod tests {
                 other => panic!("`{script}` gave {other:?}"),
             }
         }
-    }
-
-    #[test]
-    fn a_child_that_goes_on_for_ever_is_ended() {
-        let mut child = sh("exec sleep 1000");
-        assert!(matches!(wait_for(&mut child, Duration::from_millis(20)).unwrap(), Ended::Late));
-        assert!(child.try_wait().unwrap().is_some());
     }
 }

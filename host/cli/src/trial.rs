@@ -4,7 +4,7 @@
 //!
 //! Start at [`Trial::trace`].
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use client::{Record, TopicName};
 use protocol::{
@@ -13,7 +13,10 @@ use protocol::{
 };
 use transform::{Pipeline, PipelineInput, Plugin, PluginHost, PluginHostOptions, Trace, Transform, Worker};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    compiler::ChildCompiler,
+    exit::{Exit, Failure},
+};
 
 /// One stage to be.
 pub(crate) struct Stage<'a> {
@@ -31,9 +34,10 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Checks, compiles and starts every stage as a broker would.
-    pub(crate) fn new(options: &PluginHostOptions, topic: TopicName, stages: Vec<Stage<'_>>) -> anyhow::Result<Trial> {
-        let host = PluginHost::new(options)?;
+    /// Checks, compiles and starts every stage as a broker would; compiled forms are found and kept below `cache_dir`.
+    pub(crate) fn new(cache_dir: Option<PathBuf>, topic: TopicName, stages: Vec<Stage<'_>>) -> anyhow::Result<Trial> {
+        let compiler = Arc::new(ChildCompiler::default());
+        let host = PluginHost::new(&PluginHostOptions { cache_dir, compiler, ..PluginHostOptions::without_cache() })?;
         let transforms: anyhow::Result<Vec<_>> = stages.into_iter().map(|stage| start(&host, stage)).collect();
         Ok(Trial { worker: Worker::new(&host), pipeline: Pipeline::new(transforms?), topic })
     }

@@ -116,6 +116,21 @@ pub const PLUGIN_ITEMS_MAX: u32 = 20_000;
 /// Tables of a plugin; compilers make one.
 pub const PLUGIN_TABLES_MAX: u32 = 4;
 
+/// Memory that compiling a plugin may take, by default: what passes the limits above takes a fraction.
+pub const PLUGIN_COMPILE_MEMORY_BYTES: u64 = 512 << 20;
+
+/// CPU time that compiling a plugin may take, by default, in seconds: a Go module of 1.8 MiB takes less than half of it.
+pub const PLUGIN_COMPILE_CPU_SECONDS: u64 = 10;
+
+/// How many times its CPU time a compilation may take by the clock on the wall: a stalled box is no fault of the module.
+pub const PLUGIN_COMPILE_WALL_FACTOR: u64 = 6;
+
+/// Native code of one plugin, which its topics' hosts keep in memory: several times a module of `PLUGIN_BYTES_MAX`.
+pub const PLUGIN_COMPILED_BYTES_MAX: usize = 64 << 20;
+
+/// Uploads that wait while another one's module is compiled, each with its module in memory; further ones are refused.
+pub const UPLOADS_WAITING_MAX: usize = 8;
+
 /// What a plugin says of itself: a description and the JSON Schema of its configuration.
 pub const PLUGIN_DESCRIBE_BYTES_MAX: usize = 64 << 10;
 

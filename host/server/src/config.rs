@@ -17,7 +17,10 @@ use std::{
 
 use broker::Budget;
 use protocol::{
-    limits::{BATCH_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, IN_FLIGHT_BYTES_PER_HANDLE, INGEST_BYTES_MAX},
+    limits::{
+        BATCH_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, IN_FLIGHT_BYTES_PER_HANDLE, INGEST_BYTES_MAX,
+        PLUGIN_COMPILE_CPU_SECONDS, PLUGIN_COMPILE_MEMORY_BYTES,
+    },
     units,
 };
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,12 @@ const BUDGET_BYTES_MIN: u64 = 64 << 20;
 
 /// Smallest reserve: what is committed while the disk is full goes on from it.
 const RESERVE_BYTES_MIN: u64 = 1 << 20;
+
+/// Least memory for compiling: what the compiler takes for the smallest plugins, with room to spare.
+const COMPILE_MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+/// Most CPU time for compiling, in seconds: an hour of the clock at most, for which further uploads would wait.
+const COMPILE_CPU_SECONDS_MAX: u64 = 600;
 
 /// Longest interval between commits: a fraction of the time for which clients wait for an answer.
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(10);
@@ -189,13 +198,29 @@ impl Default for StorageConfig {
     }
 }
 
-/// How transforms are run.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How transforms are run, and plugins compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformsConfig {
     /// `transforms.workers`: threads that run pipelines. Default 0: one more than there are processors, so that a guest
     /// that loops leaves room.
     pub workers: usize,
+    /// `transforms.compile_memory_bytes`: memory that the process which compiles an uploaded plugin may take, in bytes.
+    /// Default 512 MiB: large modules take a quarter of it, and one that is made to take more is refused.
+    pub compile_memory_bytes: u64,
+    /// `transforms.compile_cpu_seconds`: CPU time that it may take, in seconds. Default 10: large modules take a few; a
+    /// processor that is much slower needs more.
+    pub compile_cpu_seconds: u64,
+}
+
+impl Default for TransformsConfig {
+    fn default() -> Self {
+        TransformsConfig {
+            workers: 0,
+            compile_memory_bytes: PLUGIN_COMPILE_MEMORY_BYTES,
+            compile_cpu_seconds: PLUGIN_COMPILE_CPU_SECONDS,
+        }
+    }
 }
 
 /// What a running broker leaves for other programs of its user.
@@ -290,7 +315,7 @@ impl ServerConfig {
     /// With the first such value, and the rule it breaks.
     pub fn check(&self) -> Result<(), ConfigError> {
         let storage = &self.storage;
-        let rules: [(&'static str, String, bool, &'static str); 8] = [
+        let rules: [(&'static str, String, bool, &'static str); 10] = [
             (
                 "ingest.bytes_max",
                 self.ingest.bytes_max.to_string(),
@@ -338,6 +363,18 @@ impl ServerConfig {
                 units::duration_ms(storage.commit_interval.as_millis() as u64),
                 storage.commit_interval <= COMMIT_INTERVAL_MAX,
                 "producers wait for it with each batch, 10 s at most",
+            ),
+            (
+                "transforms.compile_memory_bytes",
+                self.transforms.compile_memory_bytes.to_string(),
+                self.transforms.compile_memory_bytes >= COMPILE_MEMORY_BYTES_MIN,
+                "the compiler needs 64 MiB",
+            ),
+            (
+                "transforms.compile_cpu_seconds",
+                self.transforms.compile_cpu_seconds.to_string(),
+                (1..=COMPILE_CPU_SECONDS_MAX).contains(&self.transforms.compile_cpu_seconds),
+                "it must be above 0, and 600 at most: further uploads wait",
             ),
         ];
         match rules.into_iter().find(|(_, _, holds, _)| !holds) {
@@ -465,6 +502,9 @@ mod tests {
             "[storage]\nreserve = 0",
             "[storage]\ncommit_interval = 5",
             "[storage]\ncommit_interval = '1h'",
+            "[transforms]\ncompile_memory_bytes = 1_048_576",
+            "[transforms]\ncompile_cpu_seconds = 0",
+            "[transforms]\ncompile_cpu_seconds = 3600",
         ] {
             let error = ServerConfig::from_toml(text).unwrap_err().to_string();
             let key = text.rsplit('\n').next().unwrap().split(' ').next().unwrap();

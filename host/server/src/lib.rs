@@ -31,5 +31,5 @@ pub use config::{
 };
 pub use identity::{ADMIN_PRINCIPAL, IdentityError};
 pub use runtime_file::{RunningBroker, running_brokers, runtime_dir};
-pub use server::{Server, StartError};
+pub use server::{Helpers, Server, StartError};
 pub use tls::TlsError;

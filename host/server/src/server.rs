@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Broker, BrokerOptions, InProcess, OpenBrokerError, Prober, StoreOptions};
+use broker::{Broker, BrokerOptions, Compiler, InProcess, InProcessCompiler, OpenBrokerError, Prober, StoreOptions};
 use protocol::{ErrorCode, frame::ALPN};
 use quinn::{Endpoint, crypto::rustls::QuicServerConfig};
 use tokio::{
@@ -71,6 +71,22 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
+/// Who does the work that the wrong bytes can make too much of. By default this process does; a program that can run itself
+/// again has better ones.
+#[derive(Debug, Clone)]
+pub struct Helpers {
+    /// Looks at files that may be damaged.
+    pub prober: Arc<dyn Prober>,
+    /// Compiles what is uploaded.
+    pub compiler: Arc<dyn Compiler>,
+}
+
+impl Default for Helpers {
+    fn default() -> Helpers {
+        Helpers { prober: Arc::new(InProcess), compiler: Arc::new(InProcessCompiler) }
+    }
+}
+
 /// A running broker. Stop it with [`Server::shutdown`]; dropped without it, connections are cut and what was not answered
 /// may be stored or not.
 pub struct Server {
@@ -90,19 +106,18 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; then nothing runs.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
-        Server::start_with(config, Arc::new(InProcess)).await
+        Server::start_with(config, Helpers::default()).await
     }
 
-    /// [`Server::start`], with a place for looking at files that may be damaged: a program that can run itself again has
-    /// a better one than this process, which the wrong bytes can end.
+    /// [`Server::start`], with other places for what had better not be done in this process.
     ///
     /// # Errors
     /// As [`Server::start`]'s.
-    pub async fn start_with(config: ServerConfig, prober: Arc<dyn Prober>) -> Result<Server, StartError> {
+    pub async fn start_with(config: ServerConfig, helpers: Helpers) -> Result<Server, StartError> {
         config.check()?;
         // First the port: where a broker runs already, its data directory is not even looked at.
         let socket = bind(config.quic)?;
-        let (broker, identity) = open(&config, prober).await?;
+        let (broker, identity) = open(&config, helpers).await?;
         match Server::listen(config, socket, broker.clone(), &identity) {
             Ok(server) => Ok(server),
             Err(error) => {
@@ -197,7 +212,8 @@ fn bind(address: SocketAddr) -> Result<UdpSocket, StartError> {
 }
 
 /// Opens the data directory: the store's lock first, then what else is in it.
-async fn open(config: &ServerConfig, prober: Arc<dyn Prober>) -> Result<(Broker, Identity), StartError> {
+async fn open(config: &ServerConfig, helpers: Helpers) -> Result<(Broker, Identity), StartError> {
+    let Helpers { prober, compiler } = helpers;
     let data_dir = config.data_dir.clone();
     let options = BrokerOptions {
         data_dir: data_dir.clone(),
@@ -214,6 +230,7 @@ async fn open(config: &ServerConfig, prober: Arc<dyn Prober>) -> Result<(Broker,
         plugin_workers: config.transforms.workers,
         retention_interval_ms: config.storage.retention_interval_ms,
         scrub_bytes_per_second: config.storage.scrub_rate,
+        compiler,
         plugin_host: None,
     };
     let broker = spawn_blocking({

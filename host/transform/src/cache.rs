@@ -1,7 +1,7 @@
 //! Compiled plugins on disk, so that a broker starts without compiling again.
 //!
-//! Owns the directory of compiled code and the one `unsafe` call of the crate: wasmtime runs what it is given here as
-//! native code, so only bytes that this broker wrote itself may be given. A file is
+//! Owns the directory of compiled code and the one place where wasmtime is given native code, which it runs as it is:
+//! fresh from a compiler, or kept by this broker. A file is
 //!
 //! ```text
 //! <plugin hash>-<engine>.compiled     HMAC-SHA-256 (32 bytes) of name and code | code
@@ -19,6 +19,7 @@
 #![warn(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _, Write as _},
@@ -31,9 +32,12 @@ use protocol::PluginHash;
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, Module};
 
-use crate::clock;
+use crate::{NativeCode, clock};
 
 const MAC_BYTES: usize = 32;
+
+/// Name of the key's file.
+const KEY: &str = "key";
 
 /// See the module.
 #[derive(Debug)]
@@ -90,6 +94,18 @@ impl Cache {
         }
     }
 
+    /// Deletes compiled code of other engines and of plugins that are not among these, and what was not written to its
+    /// end. What cannot be deleted takes room and does no harm; the next sweep tries again.
+    pub(crate) fn sweep(&self, engine: &Engine, named: &BTreeSet<PluginHash>) {
+        let needed: BTreeSet<String> = named.iter().map(|plugin| name_of(engine, *plugin)).collect();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != KEY && !needed.contains(&name) {
+                let _tried_again_later = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Writes beside and renames, so that a reader sees a whole file or none.
     fn write(&self, name: &str, code: &[u8]) -> io::Result<()> {
         let beside = beside(&self.dir, name);
@@ -116,11 +132,18 @@ impl Cache {
     }
 }
 
-#[expect(unsafe_code, reason = "the one place where native code is taken from disk")]
+/// What a compiler just made of a module, ready to run.
+pub(crate) fn module_of(engine: &Engine, code: &NativeCode) -> wasmtime::Result<Module> {
+    deserialize(engine, code.as_bytes())
+}
+
+#[expect(unsafe_code, reason = "the one place where native code is given to wasmtime")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Module> {
-    // SAFETY: `Module::deserialize` must only be given what `Module::serialize` returned, unchanged. The caller has
-    // just checked an HMAC over exactly these bytes whose key only this broker's user can read, and the only place
-    // where that HMAC is made is `Cache::write`, from what `Module::serialize` returned.
+    // SAFETY: `Module::deserialize` must only be given what wasmtime's serialization returned, unchanged. There are two
+    // callers. `module_of` has a `NativeCode`, which is that by its own promise: safe code makes it by compiling, and who
+    // makes it of bytes has promised as much where it did so. `Cache::get` has just checked an HMAC over exactly these
+    // bytes whose key only this broker's user can read, and the only place where that HMAC is made is `Cache::write`,
+    // from what `Module::serialize` returned.
     unsafe { Module::deserialize(engine, code) }
 }
 
@@ -132,7 +155,7 @@ fn name_of(engine: &Engine, plugin: PluginHash) -> String {
 }
 
 fn key_of(dir: &Path) -> io::Result<[u8; 32]> {
-    let path = dir.join("key");
+    let path = dir.join(KEY);
     let mut key = [0; 32];
     match File::open(&path).and_then(|mut file| file.read_exact(&mut key)) {
         Ok(()) => return Ok(key),
@@ -140,7 +163,7 @@ fn key_of(dir: &Path) -> io::Result<[u8; 32]> {
         Err(error) => return Err(error),
     }
     let key = clock::secret()?;
-    let beside = beside(dir, "key");
+    let beside = beside(dir, KEY);
     create(&beside)?.write_all(&key)?;
     fs::rename(&beside, &path)?;
     Ok(key)

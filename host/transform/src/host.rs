@@ -2,7 +2,7 @@
 //!
 //! Owns the configuration of wasmtime. Never holds an instance.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
 use protocol::{
     PluginHash,
@@ -14,8 +14,8 @@ use wasmtime::{
 };
 
 use crate::{
-    Plugin, PluginError,
-    cache::Cache,
+    Cancel, Compiler, InProcess, Plugin, PluginError,
+    cache::{self, Cache},
     deadline::{Running, Ticker, Ticks},
     guest::Guest,
     imports,
@@ -28,19 +28,25 @@ pub struct PluginHostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Instances that may exist at once. Each reserves about 4 GiB of addresses, and no memory before it is used.
     pub instances_max: u32,
+    /// What compiles. Default: [`InProcess`], which is for modules of one's own.
+    pub compiler: Arc<dyn Compiler>,
 }
 
 impl PluginHostOptions {
     /// With the compiled cache below `cache_dir`.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> PluginHostOptions {
-        PluginHostOptions { cache_dir: Some(cache_dir.into()), instances_max: 1_000 }
+        PluginHostOptions {
+            cache_dir: Some(cache_dir.into()),
+            instances_max: 1_000,
+            ..PluginHostOptions::without_cache()
+        }
     }
 
     /// Without a compiled cache, for tools and tests.
     #[must_use]
-    pub const fn without_cache() -> PluginHostOptions {
-        PluginHostOptions { cache_dir: None, instances_max: 100 }
+    pub fn without_cache() -> PluginHostOptions {
+        PluginHostOptions { cache_dir: None, instances_max: 100, compiler: Arc::new(InProcess) }
     }
 }
 
@@ -54,6 +60,7 @@ struct Inner {
     ticker: Ticker,
     linker: Linker<Guest>,
     cache: Option<Cache>,
+    compiler: Arc<dyn Compiler>,
     engine: Engine,
 }
 
@@ -101,21 +108,50 @@ impl PluginHost {
             }
         };
         let ticker = Ticker::start(&engine).map_err(PluginHostError::Ticker)?;
-        Ok(PluginHost { inner: Arc::new(Inner { ticker, linker, cache, engine }) })
+        let compiler = options.compiler.clone();
+        Ok(PluginHost { inner: Arc::new(Inner { ticker, linker, cache, compiler, engine }) })
     }
 
-    /// Checks a module, compiles it (or takes this broker's compiled form of it), and tries it out.
+    /// Loads a module that was accepted before: [`PluginHost::examine`], and its compiled form is kept.
     ///
     /// # Errors
-    /// The first rule the module breaks.
+    /// As [`PluginHost::examine`]'s.
     pub fn load(&self, wasm: &[u8]) -> Result<Plugin, PluginError> {
-        Plugin::load(self, wasm)
+        let plugin = self.examine(wasm, &Cancel::default())?;
+        self.keep(&plugin);
+        Ok(plugin)
+    }
+
+    /// Checks a module, compiles it (or takes this broker's compiled form of it), and tries it out. Leaves nothing on
+    /// disk: whoever accepts the plugin says so with [`PluginHost::keep`].
+    ///
+    /// # Errors
+    /// The first rule the module breaks, or why it was not compiled.
+    pub fn examine(&self, wasm: &[u8], cancel: &Cancel) -> Result<Plugin, PluginError> {
+        Plugin::examine(self, wasm, cancel)
+    }
+
+    /// Keeps the compiled form of a plugin that was accepted, where it is not kept yet.
+    pub fn keep(&self, plugin: &Plugin) {
+        let Inner { cache, engine, .. } = &*self.inner;
+        if let (Some(cache), false) = (cache, plugin.is_kept()) {
+            cache.put(engine, plugin.hash(), plugin.module());
+        }
     }
 
     /// Deletes the compiled form of a plugin that is gone.
     pub fn forget(&self, plugin: PluginHash) {
         if let Some(cache) = &self.inner.cache {
             cache.remove(plugin);
+        }
+    }
+
+    /// Deletes what lies among the compiled forms and nobody needs: of plugins that are not among these, of other
+    /// engines, and what was not written to its end.
+    pub fn sweep(&self, named: &BTreeSet<PluginHash>) {
+        let Inner { cache, engine, .. } = &*self.inner;
+        if let Some(cache) = cache {
+            cache.sweep(engine, named);
         }
     }
 
@@ -133,16 +169,17 @@ impl PluginHost {
         self.inner.ticker.ticks()
     }
 
-    pub(crate) fn compile(&self, hash: PluginHash, wasm: &[u8]) -> Result<Module, PluginError> {
+    /// This broker's compiled form of a module.
+    pub(crate) fn kept(&self, hash: PluginHash) -> Option<Module> {
         let Inner { cache, engine, .. } = &*self.inner;
-        if let Some(module) = cache.as_ref().and_then(|cache| cache.get(engine, hash)) {
-            return Ok(module);
-        }
-        let module = Module::from_binary(engine, wasm).map_err(PluginError::Compile)?;
-        if let Some(cache) = cache {
-            cache.put(engine, hash, &module);
-        }
-        Ok(module)
+        cache.as_ref()?.get(engine, hash)
+    }
+
+    /// Compiles a module that passed the checks.
+    pub(crate) fn compile(&self, wasm: &[u8], cancel: &Cancel) -> Result<Module, PluginError> {
+        let Inner { compiler, engine, .. } = &*self.inner;
+        let code = compiler.compile(wasm, cancel)?;
+        cache::module_of(engine, &code).map_err(PluginError::Link)
     }
 
     pub(crate) fn link(&self, module: &Module) -> wasmtime::Result<InstancePre<Guest>> {
@@ -156,9 +193,16 @@ impl std::fmt::Debug for PluginHost {
     }
 }
 
-/// What wasmtime is asked for. The proposals that are off are refused by [`validate`](crate::validate) already; they
-/// are off here as well, so that no compiled code can depend on them.
+/// What runs compiled code: the same, with a pool of instances.
 fn config(instances_max: u32) -> Config {
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances_max)));
+    config
+}
+
+/// What wasmtime is asked for, as far as compiled code depends on it. The proposals that are off are refused by
+/// [`validate`](crate::validate) already; they are off here as well, so that no compiled code can depend on them.
+pub(crate) fn code_config() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -177,8 +221,7 @@ fn config(instances_max: u32) -> Config {
         .wasm_function_references(false)
         .wasm_gc(false)
         .wasm_exceptions(false)
-        .shared_memory(false)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances_max)));
+        .shared_memory(false);
     config
 }
 

@@ -23,6 +23,7 @@
 
 mod cache;
 mod clock;
+mod compiler;
 mod contract;
 mod deadline;
 mod failure;
@@ -47,6 +48,7 @@ mod transform;
 mod validate;
 mod worker;
 
+pub use compiler::{Cancel, CompileError, Compiler, InProcess, NativeCode, precompile};
 pub use fault::Fault;
 pub use host::{PluginHost, PluginHostError, PluginHostOptions};
 pub use pipeline::{Pipeline, PipelineError, PipelineInput};

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::{InstancePre, Module, ModuleExport};
 
 use crate::{
-    Fault, PluginHost,
+    Cancel, CompileError, Fault, PluginHost,
     fault::CallError,
     guest::{self, Guest},
     instance::{PluginInstance, Settings},
@@ -30,6 +30,8 @@ struct Inner {
     wasm: Bytes,
     describe: String,
     code: Code,
+    /// Whether it was made of the compiled form that the host keeps.
+    is_kept: bool,
 }
 
 /// Compiled code, linked with the host functions, and where its exports are.
@@ -53,16 +55,18 @@ pub(crate) struct Exports {
 }
 
 impl Plugin {
-    /// Checks, compiles and tries a module; see [`PluginHost::load`].
-    pub(crate) fn load(host: &PluginHost, wasm: &[u8]) -> Result<Plugin, PluginError> {
+    /// Checks, compiles and tries a module; see [`PluginHost::examine`].
+    pub(crate) fn examine(host: &PluginHost, wasm: &[u8], cancel: &Cancel) -> Result<Plugin, PluginError> {
         validate::check(wasm)?;
         let hash = PluginHash(Sha256::digest(wasm).into());
-        let module = host.compile(hash, wasm)?;
+        let kept = host.kept(hash);
+        let is_kept = kept.is_some();
+        let module = kept.map_or_else(|| host.compile(wasm, cancel), Ok)?;
         let exports = Exports::of(&module).ok_or(PluginError::NotWasm)?;
         let linked = host.link(&module).map_err(PluginError::Link)?;
         let code = Code { linked, exports };
         let describe = try_out(host, &code)?;
-        Ok(Plugin { inner: Arc::new(Inner { hash, wasm: Bytes::copy_from_slice(wasm), describe, code }) })
+        Ok(Plugin { inner: Arc::new(Inner { hash, wasm: Bytes::copy_from_slice(wasm), describe, code, is_kept }) })
     }
 
     /// SHA-256 of the module.
@@ -85,6 +89,14 @@ impl Plugin {
 
     pub(crate) fn code(&self) -> &Code {
         &self.inner.code
+    }
+
+    pub(crate) fn module(&self) -> &Module {
+        self.inner.code.linked.module()
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.inner.is_kept
     }
 }
 
@@ -182,9 +194,9 @@ pub enum PluginError {
     /// What it says of itself is not a JSON object.
     #[error("`weir_describe` returned something other than a JSON object")]
     Describe,
-    /// The compiler gave up.
-    #[error("module cannot be compiled")]
-    Compile(#[source] wasmtime::Error),
+    /// It was not compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// A trial instance did not come up.
     #[error("a trial instance failed")]
     Start(#[source] Fault),
@@ -206,6 +218,16 @@ impl From<wasmparser::BinaryReaderError> for PluginError {
 }
 
 impl PluginError {
+    /// Whether the module is not at fault, so that the same one may be taken later.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            PluginError::Compile(error) => error.is_retriable(),
+            PluginError::Host(_) => true,
+            _ => false,
+        }
+    }
+
     fn of_start(error: StartError) -> PluginError {
         match error {
             StartError::AbiVersion { found } => PluginError::AbiVersion { found },

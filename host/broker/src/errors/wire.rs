@@ -138,6 +138,8 @@ on_the_wire! {
         PluginError::InUse { .. } => ErrorCode::PluginInUse,
         PluginError::TooLarge { .. } | PluginError::TooMany => ErrorCode::LimitExceeded,
         PluginError::Refused(_) => ErrorCode::InvalidPlugin,
+        PluginError::NotExamined(_) | PluginError::TooManyUploads => ErrorCode::Overloaded,
+        PluginError::Cancelled => ErrorCode::Cancelled,
         PluginError::File { .. } => ErrorCode::Internal,
         PluginError::Catalog(error) => error.into(),
     };

@@ -1,14 +1,19 @@
 //! `weir internal`: what the binary runs itself again for, and nobody else should. Hidden from the help.
 
-use std::path::PathBuf;
+use std::{
+    io::{stdin, stdout},
+    path::PathBuf,
+};
 
 use clap::Subcommand;
 use storage::ProbedFile;
 
 use super::Context;
 use crate::{
+    child::{Bounds, confine},
+    compiler,
     exit::Exit,
-    prober::{Answer, confine},
+    prober::{self, Answer},
 };
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +25,13 @@ pub(crate) enum Command {
         kind: ProbedFile,
         /// Where it is
         path: PathBuf,
+    },
+    /// Compile the module on stdin; its native code goes to stdout
+    Compile {
+        /// Memory it may take
+        memory_bytes: u64,
+        /// CPU time it may take
+        cpu_seconds: u64,
     },
 }
 
@@ -40,9 +52,13 @@ fn parse_kind(name: &str) -> Result<ProbedFile, String> {
 pub(crate) fn run(command: &Command, context: &mut Context) -> anyhow::Result<Exit> {
     match command {
         Command::Probe { kind, path } => {
-            confine(path)?;
+            confine(prober::bounds(path))?;
             let answer = Answer::of(storage::probe(path, *kind));
             context.out.json_line(&answer)?;
+        }
+        Command::Compile { memory_bytes, cpu_seconds } => {
+            confine(Bounds { memory_bytes: *memory_bytes, cpu_seconds: *cpu_seconds })?;
+            compiler::compile(&mut stdin().lock(), &mut stdout().lock())?;
         }
     }
     Ok(Exit::Done)

@@ -6,7 +6,7 @@ use client::Record;
 use protocol::{Offset, TopicName, TransformName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use transform::{PluginHostOptions, TraceVerdict, TracedRecord};
+use transform::{TraceVerdict, TracedRecord};
 
 use super::Context;
 use crate::{
@@ -90,7 +90,7 @@ fn start(args: &Args) -> anyhow::Result<Trial> {
     let name: TransformName = "test".parse()?;
     let topic: TopicName = "test".parse()?;
     let stage = Stage { name, plugin: "test".parse()?, wasm: &wasm, config: args.config.clone() };
-    Trial::new(&PluginHostOptions::without_cache(), topic, vec![stage])
+    Trial::new(None, topic, vec![stage])
 }
 
 fn open(args: &Args) -> anyhow::Result<Lines<BufReader<File>>> {

@@ -7,11 +7,12 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use broker::OpenBrokerError;
 use serde_json::json;
-use server::{Budget, Server, ServerConfig, StartError, StorageConfig};
+use server::{Budget, Helpers, Server, ServerConfig, StartError, StorageConfig};
 use storage::OpenError;
 
 use super::{Context, config::effective};
 use crate::{
+    compiler::ChildCompiler,
     exit::{Exit, Failure},
     human,
     prober::ChildProber,
@@ -104,7 +105,9 @@ pub(crate) async fn run(args: &Args, context: &mut Context) -> anyhow::Result<Ex
 /// Starts a broker; what keeps it from starting ends with [`Exit::CannotServe`].
 pub(crate) async fn start(config: ServerConfig) -> anyhow::Result<Server> {
     let data_dir = config.data_dir.clone();
-    Server::start_with(config, Arc::new(ChildProber)).await.map_err(|error| {
+    let compiler = Arc::new(ChildCompiler::new(&config.transforms));
+    let helpers = Helpers { prober: Arc::new(ChildProber), compiler };
+    Server::start_with(config, helpers).await.map_err(|error| {
         let advice = match &error {
             StartError::AddressInUse { .. } | StartError::Listen { .. } => {
                 "`weir status` shows whether a broker runs here; `--quic 127.0.0.1:0` takes any free port"

@@ -5,7 +5,7 @@
 use client::{ConsumedRecord, Offset};
 use protocol::TransformDescription;
 use serde_json::{Map, json};
-use transform::{PluginHostOptions, TraceVerdict, TracedRecord};
+use transform::{TraceVerdict, TracedRecord};
 
 use super::{diff, flow::Flowed, plan::Plan, screen::Screen, setup::Setup, source::Origin};
 use crate::{
@@ -80,8 +80,8 @@ impl Report<'_> {
             wasm: builtin::find(stage.plugin.as_str()).map_or(&[], |builtin| builtin.wasm),
             config: stage.config.to_string(),
         });
-        let cache = PluginHostOptions::new(self.setup.plugin_dir());
-        let mut trial = Trial::new(&cache, self.plan.topic.clone(), stages.collect())?;
+        let cache = Some(self.setup.plugin_dir());
+        let mut trial = Trial::new(cache, self.plan.topic.clone(), stages.collect())?;
         let trace = trial.trace(&lines, first_offset, clock::now_ms())?;
         let ways: Vec<Way<'_>> = (0..lines.len() as u32).map(|source| Way::of(source, &trace.stages)).collect();
         let whole = ways.iter().find(|way| way.arrives(self.plan.stages.len()));
