@@ -12,7 +12,7 @@ use std::{env, fs, path::PathBuf};
 use anyhow::{Context, Result};
 use client::{
     Assignment, Client, ClientConfig, ConsumerConfig, CreateTopic, DeployTransform, Identity, NOW, OffsetSpec, OnError,
-    Outcome, Placement, ProducerConfig, Record, TopicConfig, TopicName, Until,
+    Outcome, ProducerConfig, Record, TopicConfig, TopicName, Until,
 };
 use server::{Server, ServerConfig};
 
@@ -35,14 +35,9 @@ async fn main() -> Result<()> {
     let plugin = admin.upload_plugin("hot-readings".parse()?, wasm).await?;
     println!("uploaded `{}`, {} bytes: {}", plugin.name, plugin.wasm_bytes, plugin.describe);
     let deploy = DeployTransform {
-        topic: topic.clone(),
-        name: None,
-        plugin: plugin.name,
         config: r#"{"above": 30}"#.to_owned(),
         on_error: OnError::Reject,
-        limits: None,
-        targets: Vec::new(),
-        placement: Placement::Last,
+        ..DeployTransform::new(topic.clone(), plugin.name)
     };
     admin.deploy_transform(deploy).await?;
 

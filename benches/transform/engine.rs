@@ -4,8 +4,7 @@ use std::{iter, sync::Arc};
 
 use anyhow::Result;
 use protocol::{
-    BatchBuilder, Compression, Offset, OnError, RecordBatch, TopicName, TransformLimits, TransformSpec,
-    limits::RECORD_BYTES_MAX,
+    BatchBuilder, Compression, Offset, RecordBatch, TopicName, TransformLimits, TransformSpec, limits::RECORD_BYTES_MAX,
 };
 use transform::{Pipeline, PipelineInput, PipelineOutput, Plugin, PluginHost, PluginHostOptions, Transform, Worker};
 
@@ -26,6 +25,7 @@ impl Default for Deploy<'_> {
 
 /// Everything one partition's worker needs.
 pub(crate) struct Engine {
+    host: PluginHost,
     topic: TopicName,
     worker: Worker,
     pipeline: Pipeline,
@@ -40,17 +40,11 @@ impl Engine {
     }
 
     pub(crate) fn on(host: &PluginHost, plugin: &Plugin, deploy: Deploy<'_>) -> Result<Engine> {
-        let spec = TransformSpec {
-            name: "bench".parse()?,
-            plugin: "bench".parse()?,
-            plugin_hash: plugin.hash(),
-            config: deploy.config.to_owned(),
-            on_error: OnError::DeadLetter,
-            limits: deploy.limits,
-            targets: Vec::new(),
-        };
+        let spec = TransformSpec::new("bench".parse()?, "bench".parse()?, plugin.hash());
+        let spec = TransformSpec { config: deploy.config.to_owned(), limits: deploy.limits, ..spec };
         let transform = Transform::new(host, plugin, spec)?;
         Ok(Engine {
+            host: host.clone(),
             topic: "clicks".parse()?,
             worker: Worker::new(host),
             pipeline: Pipeline::new(vec![Arc::new(transform)]),
@@ -66,12 +60,12 @@ impl Engine {
             max_record_bytes: RECORD_BYTES_MAX as u32,
             keyed_topics: &[],
         };
-        self.pipeline.run(&mut self.worker, &input).expect("the batch passes")
+        self.pipeline.run(&self.worker, &input).expect("the batch passes")
     }
 
     /// The next batch gets a fresh instance.
     pub(crate) fn forget_instance(&mut self) {
-        self.worker.forget_all();
+        self.host.forget_idle();
     }
 }
 

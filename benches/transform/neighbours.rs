@@ -20,11 +20,7 @@ use anyhow::{Context, Result};
 use client::{
     BatchBuilder, Client, ClientConfig, CreateTopic, Identity, Producer, ProducerConfig, TopicConfig, TopicPartition,
 };
-use protocol::{
-    OnError,
-    control::{DeployTransform, Placement},
-    limits::GUEST_DEADLINE_MS,
-};
+use protocol::{control::DeployTransform, limits::GUEST_DEADLINE_MS};
 use server::{Server, ServerConfig};
 use tokio::{
     runtime::Runtime,
@@ -281,16 +277,8 @@ async fn topic(client: &Client, name: &str) -> Result<TopicPartition> {
 }
 
 async fn deploy(client: &Client, on: &TopicPartition, plugin: &str, config: &str) -> Result<()> {
-    let deploy = DeployTransform {
-        topic: on.topic.clone(),
-        name: None,
-        plugin: plugin.parse()?,
-        config: config.to_owned(),
-        on_error: OnError::DeadLetter,
-        limits: None,
-        targets: Vec::new(),
-        placement: Placement::Last,
-    };
+    let deploy = DeployTransform::new(on.topic.clone(), plugin.parse()?);
+    let deploy = DeployTransform { config: config.to_owned(), ..deploy };
     client.admin().deploy_transform(deploy).await?;
     Ok(())
 }

@@ -103,6 +103,8 @@ pub enum HostCode {
     RecordTooLarge = 0xff05,
     /// It has no key, and the topic it is for keeps the newest record of each key.
     KeyMissing = 0xff06,
+    /// The transform kept failing, and was not called.
+    BreakerOpen = 0xff07,
 }
 
 /// How much a logged line matters.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use protocol::{
     Epoch, PluginDescription, PluginName, ProducerId, TopicDescription, TopicName, TopicPartition,
     TransformDescription, TransformName,
-    control::{AlterTopic, BackupStatus, CreateTopic, DeployTransform, StartBackup, Status},
+    control::{AlterTopic, AlterTransform, BackupStatus, CreateTopic, DeployTransform, StartBackup, Status},
 };
 use storage::{
     Store, StoreOptions,
@@ -26,7 +26,7 @@ use crate::{
     blocking::{self, Ended},
     catalog::Catalog,
     clock::Start,
-    core::Core,
+    core::{Core, Crew},
     directory::Directory,
     housekeeping::{self, Pace},
     plugin_files::PluginFiles,
@@ -42,7 +42,8 @@ pub struct BrokerOptions {
     pub data_dir: PathBuf,
     /// The store's sizes.
     pub store: StoreOptions,
-    /// Threads that run pipelines, at least 2; 0: one more than there are cores, so that a guest that loops leaves room.
+    /// Threads that run pipelines, at most; at least 2. They are made as they are needed, and guests take turns on the
+    /// processors, so a thread more is no load. 0: 32 for each processor.
     pub plugin_workers: usize,
     /// How often expired records are looked for, in milliseconds. Default: a minute, which is short beside any useful
     /// retention and long beside the work.
@@ -125,7 +126,9 @@ impl Broker {
         };
 
         let workers = worker_count(plugin_workers);
-        let (core, answers) = Core::start(store, workers - 1).map_err(io("start a thread"))?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let crew = Crew { workers_max: workers, runs_per_group_max: cores.min(workers - 1) };
+        let (core, answers) = Core::start(store, crew).map_err(io("start a thread"))?;
         let directory = Arc::new(Directory::default());
         let admin = Arc::new(Admin::new(core.clone(), directory.clone(), host, files));
         let producer_ids = Arc::new(ProducerIds::new(catalog.producer_ids));
@@ -137,7 +140,7 @@ impl Broker {
             Inner { core, directory, admin, producer_ids, backups, uploads: Uploads::default(), started, threads };
         inner.admin.restore(catalog)?;
         let interval = Duration::from_millis(retention_interval_ms);
-        inner.start(workers, interval, Pace::new(scrub_bytes_per_second)).map_err(io("start a thread"))?;
+        inner.start(interval, Pace::new(scrub_bytes_per_second)).map_err(io("start a thread"))?;
         Ok(Broker { inner: Arc::new(inner) })
     }
 
@@ -217,6 +220,26 @@ impl Broker {
     /// See [`DeployError`].
     pub async fn deploy_transform(&self, deploy: DeployTransform) -> Result<TransformDescription, DeployError> {
         self.administer(move |admin| admin.deploy_transform(deploy)).await
+    }
+
+    /// Changes limits and policies of a transform while it runs.
+    ///
+    /// # Errors
+    /// See [`DeployError`].
+    pub async fn alter_transform(&self, alter: AlterTransform) -> Result<TransformDescription, DeployError> {
+        self.administer(move |admin| admin.alter_transform(&alter)).await
+    }
+
+    /// Closes a transform's breaker, and lets what it paused go on.
+    ///
+    /// # Errors
+    /// When topic or transform do not exist.
+    pub async fn resume_transform(
+        &self,
+        topic: TopicName,
+        name: TransformName,
+    ) -> Result<TransformDescription, DeployError> {
+        self.administer(move |admin| admin.resume_transform(&topic, &name)).await
     }
 
     /// Removes a transform from a topic's pipeline.
@@ -310,16 +333,13 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Inner {
-    fn start(&self, workers: usize, interval: Duration, scrub: Pace) -> std::io::Result<()> {
+    fn start(&self, interval: Duration, scrub: Pace) -> std::io::Result<()> {
         let mut threads = self.threads.lock();
-        for number in 0..workers {
-            let (core, directory, host) = (self.core.clone(), self.directory.clone(), self.admin.host.clone());
-            let work = move || workers::run(&core, &directory, &host);
-            threads.handles.push(sync::spawn(format!("weir-plugins-{number}"), work)?);
-        }
+        let (directory, host) = (self.directory.clone(), self.admin.host.clone());
+        self.core.hire(move |core| workers::run(core, &directory, &host));
         let (stop, stopped) = sync::channel();
-        let store = self.core.store.clone();
-        let keep = move || housekeeping::run(&store, interval, scrub, &stopped);
+        let (store, host) = (self.core.store.clone(), self.admin.host.clone());
+        let keep = move || housekeeping::run(&store, &host, interval, scrub, &stopped);
         threads.handles.push(sync::spawn("weir-housekeeping", keep)?);
         threads.housekeeping = Some(stop);
         Ok(())
@@ -331,7 +351,7 @@ impl Inner {
         self.core.stop();
         threads.housekeeping = None;
         self.backups.stop();
-        for thread in threads.handles.drain(..) {
+        for thread in threads.handles.drain(..).chain(self.core.dismiss()) {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
@@ -356,7 +376,7 @@ fn own_plugin_host(options: PluginHostOptions, catalog: &Catalog) -> Result<Plug
 
 fn worker_count(asked: usize) -> usize {
     match asked {
-        0 => thread::available_parallelism().map_or(2, |cores| cores.get() + 1),
+        0 => 32 * thread::available_parallelism().map_or(1, usize::from),
         asked => asked.max(2),
     }
 }

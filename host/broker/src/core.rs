@@ -9,7 +9,10 @@
 //!
 //! Start at [`Core::sequence`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use protocol::{Offset, PartitionId, TopicConfig, TopicPartition};
 use storage::{
@@ -89,6 +92,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     state: Mutex<State>,
     work: Condvar,
+    /// Itself, for workers.
+    itself: Weak<Core>,
     slots: RwLock<BTreeMap<PartitionId, Arc<Slot>>>,
     returned: Sender<Returned>,
     /// Whether everything accepted is answered; moves only while closing.
@@ -97,19 +102,45 @@ pub(crate) struct Core {
 
 struct State {
     sequencer: Lanes,
+    staff: Staff,
     closing: bool,
     stopped: bool,
 }
 
+type Job = Arc<dyn Fn(&Core) + Send + Sync>;
+
+/// How many threads may run pipelines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crew {
+    /// In all.
+    pub(crate) workers_max: usize,
+    /// For partitions of one topic; fewer than there are, so that a topic whose guest computes on and on leaves some.
+    pub(crate) runs_per_group_max: usize,
+}
+
+/// The threads that run pipelines.
+#[derive(Default)]
+struct Staff {
+    workers_max: usize,
+    /// What a worker does; gone once the core is stopped, because it knows whoever holds the core.
+    job: Option<Job>,
+    handles: Vec<JoinHandle<()>>,
+    /// Those that wait, and of them those that were called.
+    waiting: usize,
+    called: usize,
+}
+
 impl Core {
     /// A core without partitions, and the thread that takes in what the store answers.
-    pub(crate) fn start(store: Store, runs_per_group_max: usize) -> std::io::Result<(Arc<Core>, JoinHandle<()>)> {
+    pub(crate) fn start(store: Store, crew: Crew) -> std::io::Result<(Arc<Core>, JoinHandle<()>)> {
         let (returned, from_store) = channel();
-        let sequencer = Sequencer::new(runs_per_group_max);
-        let core = Arc::new(Core {
+        let sequencer = Sequencer::new(crew.runs_per_group_max);
+        let staff = Staff { workers_max: crew.workers_max, ..Staff::default() };
+        let core = Arc::new_cyclic(|itself| Core {
             store,
-            state: Mutex::new(State { sequencer, closing: false, stopped: false }),
+            state: Mutex::new(State { sequencer, staff, closing: false, stopped: false }),
             work: Condvar::new(),
+            itself: itself.clone(),
             slots: RwLock::new(BTreeMap::new()),
             returned,
             idle: watch::Sender::new(false),
@@ -138,15 +169,46 @@ impl Core {
             state.sequencer.abandon(&mut rest);
             answer(rest.answers);
         }
-        if state.sequencer.has_ready() {
-            self.work.notify_all();
-        }
+        self.call_workers(&mut state);
         if state.closing && state.sequencer.is_idle() {
             self.idle.send_replace(true);
         }
         drop(state);
         self.move_marks(&effects.watermarks);
         answer(effects.answers);
+    }
+
+    /// Says what workers do; they are made as work comes.
+    pub(crate) fn hire(&self, job: impl Fn(&Core) + Send + Sync + 'static) {
+        let mut state = self.state.lock();
+        state.staff.job = Some(Arc::new(job));
+        self.call_workers(&mut state);
+    }
+
+    /// Calls as many workers as partitions are ready, and makes one more where too few wait. Who has a guest that
+    /// computes on and on is not waited for.
+    fn call_workers(&self, state: &mut State) {
+        let (ready, staff) = (state.sequencer.ready_count(), &mut state.staff);
+        while staff.called < ready.min(staff.waiting) {
+            staff.called += 1;
+            self.work.notify_one();
+        }
+        let is_short = staff.called < ready && staff.handles.len() < staff.workers_max;
+        if !is_short || state.stopped {
+            return;
+        }
+        let (Some(core), Some(job)) = (self.itself.upgrade(), staff.job.clone()) else { return };
+        let name = format!("weir-plugins-{}", staff.handles.len());
+        match sync::spawn(name, move || job(&core)) {
+            Ok(handle) => staff.handles.push(handle),
+            // Those there are go on with what is ready; the next batch tries again.
+            Err(error) => tracing::warn!(%error, "failed to start a thread for plugins"),
+        }
+    }
+
+    /// The workers' threads, which end once the core is stopped.
+    pub(crate) fn dismiss(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.state.lock().staff).handles
     }
 
     fn done(&self, id: FlightId) -> CommitDone {
@@ -205,7 +267,12 @@ impl Core {
                 let slot = self.slots.read().get(&work.partition).cloned();
                 return Some((work, slot.expect("a lane has a slot")));
             }
-            self.work.wait(&mut state);
+            state.staff.waiting += 1;
+            while state.staff.called == 0 && !state.stopped {
+                self.work.wait(&mut state);
+            }
+            state.staff.waiting -= 1;
+            state.staff.called = state.staff.called.saturating_sub(1);
         }
     }
 

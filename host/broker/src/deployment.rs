@@ -27,12 +27,17 @@ impl Deployment {
 
     /// The transforms as an operator sees them.
     pub(crate) fn describe(&self, topic: &TopicName) -> Vec<TransformDescription> {
-        let describe = |(stage, transform): (usize, &Arc<Transform>)| TransformDescription {
-            topic: topic.clone(),
-            stage: stage as u32,
-            spec: transform.spec().clone(),
-            stats: transform.stats(),
-        };
-        self.transforms.iter().enumerate().map(describe).collect()
+        self.transforms.iter().enumerate().map(|(stage, transform)| describe(topic, stage, transform)).collect()
+    }
+}
+
+/// A transform of a topic as an operator sees it.
+pub(crate) fn describe(topic: &TopicName, stage: usize, transform: &Transform) -> TransformDescription {
+    TransformDescription {
+        topic: topic.clone(),
+        stage: stage as u32,
+        spec: transform.spec().clone(),
+        stats: transform.stats(),
+        usage: transform.describe_usage(),
     }
 }

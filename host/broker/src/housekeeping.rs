@@ -1,5 +1,5 @@
 //! The thread that looks after the store: expired records, segments that are mostly dead and compaction now and then, and
-//! in between a check of older data, a little at a time.
+//! in between a check of older data, a little at a time. It also gives up instances of plugins that nobody needs.
 //!
 //! Owns the interval and the pace. What is expired or dead, and how it goes, is the store's.
 
@@ -9,6 +9,7 @@ use storage::{
     CleanReport, Health, RetentionReport, ScrubProgress, Store,
     sync::{Receiver, RecvTimeoutError},
 };
+use transform::PluginHost;
 
 /// How fast the cleaner reads and writes: a part of what a small host's disk can do, so that producers hardly notice.
 const CLEAN_BYTES_PER_SECOND: u64 = 32 << 20;
@@ -21,6 +22,9 @@ const SCRUB_REST: Duration = Duration::from_secs(3_600);
 
 /// From one round to the next while producers are refused or slowed for want of space.
 const HURRIED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an instance may wait for a batch before its memory is given back: starting another takes microseconds.
+const INSTANCE_IDLE: Duration = Duration::from_secs(10);
 
 /// When the next step of the scrub is due.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +55,7 @@ impl Pace {
 }
 
 /// Runs until the other end of `stop` is dropped.
-pub(crate) fn run(store: &Store, interval: Duration, mut scrub: Pace, stop: &Receiver<()>) {
+pub(crate) fn run(store: &Store, plugins: &PluginHost, interval: Duration, mut scrub: Pace, stop: &Receiver<()>) {
     let mut round_due = interval;
     loop {
         let wait = scrub.due.unwrap_or(interval).min(round_due).min(HURRIED_INTERVAL);
@@ -59,6 +63,7 @@ pub(crate) fn run(store: &Store, interval: Duration, mut scrub: Pace, stop: &Rec
             return;
         }
         round_due -= wait;
+        plugins.trim(INSTANCE_IDLE);
         if scrub.is_due_after(wait) {
             scrub.stepped(store.scrub_step(SCRUB_STEP_BYTES));
         }

@@ -12,6 +12,7 @@
 //! Invariants
 //! - Offsets of a partition are allocated in the order in which its commits leave in [`Effects::commits`]: whoever
 //!   executes effects does it under the lock that guards this value.
+//! - What waits for pipelines has a bound, and one partition's full queue is no other's ([`queue`]).
 //! - A partition runs at most one batch at a time, and while one runs or is pending nothing else is allocated there.
 //! - A batch is answered once to everybody who waits for it, and only after its commit.
 //! - What is built on a failed commit fails with it, in every partition it touched; the lanes go back to where it began.
@@ -19,6 +20,7 @@
 //! Start at [`Sequencer::offer`].
 
 mod lane;
+mod queue;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -32,12 +34,14 @@ use std::{
 use bytes::Bytes;
 use protocol::{
     BatchHeader, Books, Epoch, Offset, PartitionId, ProduceAnswer, ProducerId, RecordBatch, RecordError, Sequence,
+    limits::PIPELINE_QUEUE_BYTES_MAX,
 };
 use storage::{Commit, StateChange, StateTable};
 
 use crate::errors::ProduceError;
 pub(crate) use lane::LaneStart;
 use lane::{Accepted, Lane, Numbered, Stage};
+use queue::{Place, QueueFull, Queues};
 pub(crate) use settle::RoutedBatches;
 pub(crate) use window::{Check, ProducerRow, Stamp, Window};
 
@@ -82,6 +86,8 @@ pub(crate) struct Work {
     pub(crate) batch: RecordBatch,
     /// Whether its records were validated before it was offered.
     pub(crate) checked: bool,
+    /// Given back when the worker is done.
+    pub(crate) place: Option<Place>,
 }
 
 /// What a worker made of a batch.
@@ -135,6 +141,7 @@ pub(crate) struct Sequencer<W> {
     runs: BTreeMap<RunId, PartitionId>,
     busy: BTreeMap<PartitionId, usize>,
     runs_per_group_max: usize,
+    queues: Queues,
     flights: BTreeMap<FlightId, Flight>,
     waiters: BTreeMap<BatchId, Vec<W>>,
     /// Source of batch, flight and run ids.
@@ -153,6 +160,7 @@ impl<W> Sequencer<W> {
             runs: BTreeMap::new(),
             busy: BTreeMap::new(),
             runs_per_group_max,
+            queues: Queues::new(PIPELINE_QUEUE_BYTES_MAX),
             flights: BTreeMap::new(),
             waiters: BTreeMap::new(),
             last_id: 0,
@@ -222,9 +230,9 @@ impl<W> Sequencer<W> {
         self.waiters.is_empty() && self.flights.is_empty()
     }
 
-    /// Whether a worker could have something to do.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// How many workers could have something to do, at most.
+    pub(crate) fn ready_count(&self) -> usize {
+        self.ready.len()
     }
 
     /// Epoch and sequence after the last durable record of a producer in a partition.
@@ -246,18 +254,26 @@ impl<W> Sequencer<W> {
             Ok(Admission::Stored(answer)) => effects.answers.push((waiter, Ok(answer))),
             Ok(Admission::InFlight(id)) => self.join(id, waiter, effects),
             Ok(Admission::New(stamp)) => {
-                let id = BatchId(self.next_id());
-                self.waiters.insert(id, vec![waiter]);
-                let lane = self.lanes.get_mut(&partition).expect("the batch was admitted to it");
-                let numbered = stamp.map(|stamp| lane.number(partition, stamp, id));
-                lane.waiting.push_back(Accepted { id, numbered, batch, checked });
-                if checked && lane.is_direct() {
-                    self.pass_through(partition, effects);
-                } else {
-                    self.make_ready(partition);
+                let lane = self.lanes.get(&partition).expect("the batch was admitted to it");
+                let is_direct = checked && lane.is_direct();
+                match (!is_direct).then(|| self.queues.enter(&lane.queued, batch.bytes().len())).transpose() {
+                    Ok(place) => {
+                        let id = BatchId(self.next_id());
+                        self.waiters.insert(id, vec![waiter]);
+                        self.accept(partition, Accepted { id, numbered: None, batch, checked, place }, stamp);
+                        if is_direct { self.pass_through(partition, effects) } else { self.make_ready(partition) }
+                    }
+                    Err(full) => effects.answers.push((waiter, Err(queue_full(full)))),
                 }
             }
         }
+    }
+
+    /// Puts a batch in its partition's line, and into its producer's window.
+    fn accept(&mut self, partition: PartitionId, accepted: Accepted, stamp: Option<Stamp>) {
+        let lane = self.lanes.get_mut(&partition).expect("the batch was admitted to it");
+        let numbered = stamp.map(|stamp| lane.number(partition, stamp, accepted.id));
+        lane.waiting.push_back(Accepted { numbered, ..accepted });
     }
 
     /// A producer hands over a batch that may not be stored as the topic is now. One that was taken before is answered
@@ -329,11 +345,12 @@ impl<W> Sequencer<W> {
         let run = RunId(self.next_id());
         let lane = self.lanes.get_mut(&partition).expect("a ready partition has a lane");
         lane.ready = false;
-        let Accepted { id, numbered, batch, checked } = lane.waiting.pop_front().expect("a ready lane has a batch");
+        let accepted = lane.waiting.pop_front().expect("a ready lane has a batch");
+        let Accepted { id, numbered, batch, checked, place } = accepted;
         lane.stage = Stage::Running { run, batch: Some((id, numbered)) };
         self.runs.insert(run, lane.group);
         *self.busy.entry(lane.group).or_default() += 1;
-        Some(Work { partition, run, base_offset: lane.next_offset, batch, checked })
+        Some(Work { partition, run, base_offset: lane.next_offset, batch, checked, place })
     }
 
     /// A worker is done with a batch.
@@ -480,6 +497,14 @@ impl<W> Sequencer<W> {
         self.last_id += 1;
         self.last_id
     }
+}
+
+fn queue_full(full: QueueFull) -> ProduceError {
+    let why = format!(
+        "{} bytes wait for the transforms of the partition, which is its part of `pipeline_queue_bytes_max` ({PIPELINE_QUEUE_BYTES_MAX})",
+        full.queued_bytes
+    );
+    ProduceError::TransformBusy { why: why.into() }
 }
 
 enum Admission {

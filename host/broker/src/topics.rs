@@ -193,7 +193,7 @@ impl Admin {
 /// Whether a transform of `source` puts records into `target`.
 fn writes_to(source: &TopicName, spec: &TransformSpec, target: &TopicName) -> bool {
     let dead_letters = || dead_letter::topic_of(source).is_ok_and(|letters| letters == *target);
-    spec.targets.contains(target) || (spec.on_error == OnError::DeadLetter && dead_letters())
+    spec.targets.contains(target) || (spec.writes_dead_letters() && dead_letters())
 }
 
 fn check_record_bytes(bytes: u32) -> Result<(), TopicError> {

@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use protocol::{
-    OnError, TopicName, TransformDescription, TransformName, TransformSpec,
-    control::{DeployTransform, Placement},
+    BreakerPolicy, TopicName, TransformDescription, TransformLimits, TransformName, TransformSpec,
+    control::{AlterTransform, DeployTransform, Placement},
     limits::{PIPELINE_STAGES_MAX, TRANSFORM_TARGETS_MAX},
 };
 use transform::Transform;
@@ -17,7 +17,7 @@ use crate::{
     admin::{Admin, Planned},
     catalog::TopicRow,
     dead_letter,
-    deployment::Deployment,
+    deployment::{self, Deployment},
     directory::Topic,
 };
 
@@ -37,8 +37,42 @@ impl Admin {
         transforms.insert(stage, transform.clone());
         self.redeploy(name, &topic, transforms)?;
         self.forget_unnamed(&mut loaded);
-        let (spec, stats) = (transform.spec().clone(), transform.stats());
-        Ok(TransformDescription { topic: name.clone(), stage: stage as u32, spec, stats })
+        Ok(deployment::describe(name, stage, &transform))
+    }
+
+    /// Changes limits and policies of a transform: the next batch runs with them.
+    pub(crate) fn alter_transform(&self, alter: &AlterTransform) -> Result<TransformDescription, DeployError> {
+        let _turn = self.turn();
+        let (topic, stage) = self.find_stage(&alter.topic, &alter.name)?;
+        let mut transforms = topic.deployment.transforms.clone();
+        let before = &transforms[stage];
+        let altered = before.altered(&self.host, alter.apply(before.spec().clone()));
+        let altered = Arc::new(altered.map_err(|error| DeployError::Refused(Box::new(error)))?);
+        transforms[stage] = altered.clone();
+        self.redeploy(&alter.topic, &topic, transforms)?;
+        altered.take_over();
+        Ok(deployment::describe(&alter.topic, stage, &altered))
+    }
+
+    /// Closes a transform's breaker, and lets what it paused go on. Nothing of it is durable: a start does the same.
+    pub(crate) fn resume_transform(
+        &self,
+        name: &TopicName,
+        transform: &TransformName,
+    ) -> Result<TransformDescription, DeployError> {
+        let _turn = self.turn();
+        let (topic, stage) = self.find_stage(name, transform)?;
+        let transform = &topic.deployment.transforms[stage];
+        transform.resume();
+        self.core.sequence(|sequencer, _| topic.row.partitions.iter().for_each(|id| sequencer.set_piped(*id, true)));
+        Ok(deployment::describe(name, stage, transform))
+    }
+
+    fn find_stage(&self, name: &TopicName, transform: &TransformName) -> Result<(Arc<Topic>, usize), DeployError> {
+        let topic = self.directory.topic(name).ok_or_else(|| DeployError::UnknownTopic(name.clone()))?;
+        let found = topic.deployment.transforms.iter().position(|other| other.spec().name == *transform);
+        let unknown = || DeployError::UnknownTransform { topic: name.clone(), transform: transform.clone() };
+        found.ok_or_else(unknown).map(|stage| (topic, stage))
     }
 
     /// Removes a transform from a topic's pipeline.
@@ -78,8 +112,10 @@ impl Admin {
             plugin_hash: row.hash,
             config: deploy.config.clone(),
             on_error: deploy.on_error,
-            limits: deploy.limits.unwrap_or_default(),
+            limits: deploy.limits.apply(TransformLimits::default()),
             targets: deploy.targets.clone(),
+            isolation: deploy.isolation,
+            breaker: deploy.breaker.unwrap_or_else(|| BreakerPolicy::beside(deploy.on_error)),
         })
     }
 
@@ -123,7 +159,7 @@ impl Admin {
 
     /// The dead letter topic that has to be created, or to take larger records, for this row.
     fn dead_letters(&self, of: &TopicName, row: &TopicRow) -> Result<Option<Planned>, DeployError> {
-        if row.transforms.iter().all(|spec| spec.on_error != OnError::DeadLetter) {
+        if !row.transforms.iter().any(TransformSpec::writes_dead_letters) {
             return Ok(None);
         }
         let failed = |source| DeployError::DeadLetter { topic: of.clone(), source };

@@ -1,13 +1,14 @@
 //! The threads that run pipelines.
 //!
-//! Owns nothing but the threads: which batch runs next is the sequencer's, what becomes of a record the pipeline's. A
-//! guest that loops holds one thread for its deadline, its own partition, and at most all threads but one for its topic.
+//! Owns nothing but the threads: which batch runs next is the sequencer's, what becomes of a record the pipeline's, and
+//! which guest runs on which processor the plugin engine's. A guest that loops holds one thread, and its own partition,
+//! until its deadline; others are made beside it.
 //!
 //! Start at [`run`].
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::panic::AssertUnwindSafe;
 
-use protocol::{RecordError, TopicName, TopicPartition, limits::REJECT_TEXT_BYTES_PER_BATCH};
+use protocol::{RecordBatch, RecordError, TopicName, TopicPartition, limits::REJECT_TEXT_BYTES_PER_BATCH};
 use transform::{PipelineError, PipelineInput, PipelineOutput, PluginHost, Worker};
 
 use crate::{
@@ -22,40 +23,59 @@ use crate::{
 
 /// One thread: takes batches until the broker stops.
 pub(crate) fn run(core: &Core, directory: &Directory, host: &PluginHost) {
-    let mut worker = Worker::new(host);
+    stand_back();
+    let worker = Worker::new(host);
     while let Some((work, slot)) = core.next_work() {
         let (partition, run) = (work.partition, work.run);
-        let finish = std::panic::catch_unwind(AssertUnwindSafe(|| run_batch(work, &slot, &mut worker, directory)));
+        let Work { base_offset, batch, checked, place, .. } = work;
+        let batch = Offered { batch: batch.with_base_offset(base_offset), checked };
+        let finish = std::panic::catch_unwind(AssertUnwindSafe(|| run_batch(&batch, &slot, &worker, directory)));
+        // What waits behind it may have its room.
+        drop(place);
         let outcome = finish.unwrap_or_else(|_| {
-            // Whatever the worker holds may be half done. Our bug, said by the panic itself; the partition goes on.
-            worker = Worker::new(host);
+            // Our bug, said by the panic itself; the partition goes on.
             Err(ProduceError::Internal { why: "a pipeline panicked; see the broker's log".into() })
         });
         core.sequence(|sequencer, effects| sequencer.finish(partition, run, outcome, effects));
     }
 }
 
+/// Network and commits go first where processors are short: a guest can use up whole ones, and a few of them all.
+#[cfg(target_os = "linux")]
+fn stand_back() {
+    // For this thread alone, as Linux has it. It can always be asked for, and without it the broker is only less polite.
+    let _ = rustix::process::setpriority_process(None, 10);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stand_back() {}
+
+/// A batch for a pipeline, its base offset set: so one that passes unchanged is never copied.
+struct Offered {
+    batch: RecordBatch,
+    /// Whether its records were validated already.
+    checked: bool,
+}
+
 fn run_batch(
-    work: Work,
-    slot: &Arc<Slot>,
-    worker: &mut Worker,
+    Offered { batch, checked }: &Offered,
+    slot: &Slot,
+    worker: &Worker,
     directory: &Directory,
 ) -> Result<Finished, ProduceError> {
     let settings = slot.settings();
-    // Set once here, so that a batch that passes unchanged is never copied.
-    let batch = work.batch.with_base_offset(work.base_offset);
     if settings.deployment.is_empty() {
-        if !work.checked {
-            check_records(&batch, &settings, &slot.place.topic)?;
+        if !checked {
+            check_records(batch, &settings, &slot.place.topic)?;
         }
-        return Ok(Finished::unchanged(batch));
+        return Ok(Finished::unchanged(batch.clone()));
     }
     let keyed_topics = keyed_topics(&settings, &slot.place.topic, directory);
     let input = PipelineInput {
         topic: &slot.place.topic,
         partition: slot.place.partition,
-        base_offset: work.base_offset,
-        batch: &batch,
+        base_offset: batch.header().base_offset,
+        batch,
         max_record_bytes: settings.max_record_bytes,
         keyed_topics: &keyed_topics,
     };
@@ -75,7 +95,7 @@ fn keyed_topics(settings: &Settings, own: &TopicName, directory: &Directory) -> 
 
 fn run_pipeline(
     settings: &Settings,
-    worker: &mut Worker,
+    worker: &Worker,
     input: &PipelineInput<'_>,
 ) -> Result<PipelineOutput, ProduceError> {
     let output = settings.deployment.pipeline.run(worker, input);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use common::{
     KEEP, LONG, VERDICTS, batch, deploy, open, partition, plugin_name, produced, topic, topic_name, upload, values,
 };
-use protocol::{Books, Offset, TransformLimits, control::DeployTransform};
+use protocol::{Books, LimitChanges, Offset, control::DeployTransform};
 use tokio::{task::JoinSet, time::timeout};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +104,7 @@ async fn a_guest_that_loops_leaves_the_topics_beside_it_alone() {
     let piped = topic(&broker, "piped", 1).await.remove(0);
     upload(&broker, "verdicts", VERDICTS).await;
     // CPU time: long beside what the other topics need, however busy the machine is.
-    let limits = Some(TransformLimits { deadline_ms: 1_500, ..TransformLimits::default() });
+    let limits = LimitChanges { deadline_ms: Some(1_500), ..LimitChanges::default() };
     broker.deploy_transform(DeployTransform { limits, ..deploy("looping", "verdicts") }).await.unwrap();
     broker.deploy_transform(deploy("piped", "verdicts")).await.unwrap();
 

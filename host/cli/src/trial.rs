@@ -8,8 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use client::{Record, TopicName};
 use protocol::{
-    BatchBuilder, Compression, Offset, OnError, PluginName, TransformLimits, TransformName, TransformSpec,
-    limits::RECORD_BYTES_CEILING,
+    BatchBuilder, Compression, Offset, PluginName, TransformName, TransformSpec, limits::RECORD_BYTES_CEILING,
 };
 use transform::{Pipeline, PipelineInput, Plugin, PluginHost, PluginHostOptions, Trace, Transform, Worker};
 
@@ -57,7 +56,7 @@ impl Trial {
             max_record_bytes: RECORD_BYTES_CEILING as u32,
             keyed_topics: &[],
         };
-        Ok(self.pipeline.trace(&mut self.worker, &input)?)
+        Ok(self.pipeline.trace(&self.worker, &input)?)
     }
 }
 
@@ -77,13 +76,6 @@ fn start(host: &PluginHost, stage: Stage<'_>) -> anyhow::Result<Arc<Transform>> 
 }
 
 fn spec(stage: &Stage<'_>, plugin: &Plugin) -> TransformSpec {
-    TransformSpec {
-        name: stage.name.clone(),
-        plugin: stage.plugin.clone(),
-        plugin_hash: plugin.hash(),
-        config: stage.config.clone(),
-        on_error: OnError::DeadLetter,
-        limits: TransformLimits::default(),
-        targets: Vec::new(),
-    }
+    let spec = TransformSpec::new(stage.name.clone(), stage.plugin.clone(), plugin.hash());
+    TransformSpec { config: stage.config.clone(), ..spec }
 }

@@ -3,8 +3,8 @@
 //! Owns no meaning of its own; each view is made from a noun of `protocol` and changes as that does.
 
 use protocol::{
-    Books, PluginDescription, RecordError, Retention, TopicDescription, TransformDescription, TransformStats,
-    control::Status,
+    Books, BreakerOpen, PluginDescription, RecordError, Retention, TopicDescription, TransformDescription,
+    TransformLimits, TransformStats, TransformUsage, control::Status,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -88,33 +88,121 @@ pub(crate) struct TransformView {
     pub(crate) plugin_hash: String,
     pub(crate) config: Value,
     pub(crate) on_error: String,
+    pub(crate) breaker: String,
+    pub(crate) isolation: String,
     pub(crate) targets: Vec<String>,
-    pub(crate) memory_bytes: u64,
-    pub(crate) deadline_ms: u32,
-    pub(crate) output_bytes: u64,
+    #[serde(flatten)]
+    pub(crate) limits: LimitsView,
     #[serde(flatten)]
     pub(crate) stats: StatsView,
+    #[serde(flatten)]
+    pub(crate) usage: UsageView,
 }
 
-/// What a transform has done since it was deployed or the broker started.
+macro_rules! numbers {
+    ($(#[$doc:meta])* $view:ident of $noun:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Serialize)]
+        pub(crate) struct $view {
+            $(pub(crate) $field: $type,)*
+        }
+
+        impl From<$noun> for $view {
+            fn from(noun: $noun) -> $view {
+                let $noun { $($field,)* } = noun;
+                $view { $($field,)* }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// What a transform may use.
+    LimitsView of TransformLimits {
+        memory_bytes: u64,
+        deadline_ms: u32,
+        output_bytes: u64,
+        record_deadline_ms: u32,
+        stack_bytes: u32,
+        output_records: u32,
+        failures: u32,
+        failure_ms: u32,
+        log_lines_per_s: u32,
+        cpu_share: u32,
+        cpu_percent: u32,
+        breaker_batches: u32,
+    }
+}
+
+/// What a transform holds now.
+#[derive(Debug, Serialize)]
+pub(crate) struct UsageView {
+    pub(crate) instances: u32,
+    /// Of all its instances; `memory_bytes` is the limit of one.
+    #[serde(rename = "instance_memory_bytes")]
+    pub(crate) memory_bytes: u64,
+    pub(crate) running: u32,
+    pub(crate) breaker_open: Option<BreakerView>,
+}
+
+/// An open breaker.
+#[derive(Debug, Serialize)]
+pub(crate) struct BreakerView {
+    pub(crate) cause: String,
+    pub(crate) retry_in_ms: u64,
+}
+
+impl From<TransformUsage> for UsageView {
+    fn from(usage: TransformUsage) -> UsageView {
+        let TransformUsage { instances, memory_bytes, running, breaker } = usage;
+        let breaker_open = breaker.map(|BreakerOpen { cause, retry_in_ms }| BreakerView { cause, retry_in_ms });
+        UsageView { instances, memory_bytes, running, breaker_open }
+    }
+}
+
+numbers! {
+    /// What a transform has done since it was deployed or the broker started.
+    CountsView of TransformStats {
+        batches: u64,
+        records_in: u64,
+        kept: u64,
+        records_out: u64,
+        dropped: u64,
+        failed: u64,
+        traps: u64,
+        ns: u64,
+        deadline_hits: u64,
+        bytes_in: u64,
+        bytes_out: u64,
+        cpu_ns: u64,
+        log_lines: u64,
+        log_lines_cut: u64,
+        trips: u64,
+        bypassed: u64,
+    }
+}
+
+/// The counts, and what they come to for a record.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct StatsView {
-    pub(crate) batches: u64,
-    pub(crate) records_in: u64,
-    pub(crate) kept: u64,
-    pub(crate) records_out: u64,
-    pub(crate) dropped: u64,
-    pub(crate) failed: u64,
-    pub(crate) traps: u64,
-    pub(crate) ns: u64,
+    #[serde(flatten)]
+    counts: CountsView,
     pub(crate) ns_per_record: u64,
+    pub(crate) bytes_per_record: u64,
 }
 
 impl From<TransformStats> for StatsView {
     fn from(stats: TransformStats) -> StatsView {
-        let TransformStats { batches, records_in, kept, records_out, dropped, failed, traps, ns } = stats;
-        let ns_per_record = ns.checked_div(records_in).unwrap_or(0);
-        StatsView { batches, records_in, kept, records_out, dropped, failed, traps, ns, ns_per_record }
+        let per_record = |sum: u64| sum.checked_div(stats.records_in).unwrap_or(0);
+        let (ns_per_record, bytes_per_record) = (per_record(stats.ns), per_record(stats.bytes_in));
+        StatsView { counts: stats.into(), ns_per_record, bytes_per_record }
+    }
+}
+
+impl std::ops::Deref for StatsView {
+    type Target = CountsView;
+    fn deref(&self) -> &CountsView {
+        &self.counts
     }
 }
 
@@ -129,11 +217,12 @@ impl From<&TransformDescription> for TransformView {
             plugin_hash: spec.plugin_hash.to_string(),
             config: json_or_text(&spec.config),
             on_error: spec.on_error.to_string(),
+            breaker: spec.breaker.to_string(),
+            isolation: spec.isolation.to_string(),
             targets: spec.targets.iter().map(ToString::to_string).collect(),
-            memory_bytes: spec.limits.memory_bytes,
-            deadline_ms: spec.limits.deadline_ms,
-            output_bytes: spec.limits.output_bytes,
+            limits: spec.limits.into(),
             stats: transform.stats.into(),
+            usage: transform.usage.clone().into(),
         }
     }
 }

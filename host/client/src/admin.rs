@@ -13,8 +13,8 @@ use protocol::{
     ErrorCode, Offset, PluginDescription, PluginHash, PluginName, TopicDescription, TopicName, TopicPartition,
     TransformDescription, TransformName, WireError,
     control::{
-        AlterTopic, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Request, Response, StartBackup,
-        Status, UploadPlugin,
+        AlterTopic, AlterTransform, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Request,
+        Response, StartBackup, Status, UploadPlugin,
     },
     limits::PLUGIN_BYTES_MAX,
 };
@@ -142,6 +142,30 @@ impl Admin {
     /// See [`create_topic`](Admin::create_topic).
     pub async fn deploy_transform(&self, transform: DeployTransform) -> Result<TransformDescription, AdminError> {
         let mut answer = transforms(ask_alone(&self.link, &Request::DeployTransform(transform), None).await?)?;
+        answer.pop().ok_or(AdminError::WrongAnswer)
+    }
+
+    /// Changes limits and policies of a transform while it runs: the next batch meets them, and what it has done goes on to
+    /// be counted.
+    ///
+    /// # Errors
+    /// See [`create_topic`](Admin::create_topic).
+    pub async fn alter_transform(&self, change: AlterTransform) -> Result<TransformDescription, AdminError> {
+        let mut answer = transforms(ask_alone(&self.link, &Request::AlterTransform(change), None).await?)?;
+        answer.pop().ok_or(AdminError::WrongAnswer)
+    }
+
+    /// Closes a transform's breaker, and lets partitions that it paused go on.
+    ///
+    /// # Errors
+    /// See [`create_topic`](Admin::create_topic).
+    pub async fn resume_transform(
+        &self,
+        topic: &TopicName,
+        name: &TransformName,
+    ) -> Result<TransformDescription, AdminError> {
+        let request = Request::ResumeTransform(topic.clone(), name.clone());
+        let mut answer = transforms(ask_alone(&self.link, &request, None).await?)?;
         answer.pop().ok_or(AdminError::WrongAnswer)
     }
 

@@ -49,13 +49,14 @@ mod transport;
 mod wire;
 
 pub use protocol::{
-    BatchBuilder, BatchError, Books, CleanupPolicy, Compression, ErrorCode, Header, HeadersView, NameError, Offset,
-    OnError, PartitionDescription, PluginDescription, PluginHash, PluginName, Record, RecordBatch, RecordError,
-    Retention, TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits,
-    TransformName, TransformSpec, TransformStats, WireError,
+    BatchBuilder, BatchError, Books, BreakerOpen, BreakerPolicy, CleanupPolicy, Compression, ErrorCode, Header,
+    HeadersView, Isolation, LimitChanges, NameError, Offset, OnError, PartitionDescription, PluginDescription,
+    PluginHash, PluginName, Record, RecordBatch, RecordError, Retention, TopicConfig, TopicDescription, TopicName,
+    TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec, TransformStats,
+    TransformUsage, WireError,
     control::{
-        AlterTopic, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Placement, RestorableRun,
-        StartBackup, Status, Welcome,
+        AlterTopic, AlterTransform, BackupDone, BackupStatus, CreateTopic, DeployTransform, OffsetSpec, Placement,
+        RestorableRun, StartBackup, Status, Welcome,
     },
 };
 

@@ -7,8 +7,7 @@ use protocol::{
     Epoch, ErrorCode, Offset, PluginHash, PluginName, ProduceAnswer, ProducerId, RecordError, TopicConfig, TopicName,
     TopicPartition, WireError,
     control::{
-        self, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement, Request, Response, StartBackup, UploadPlugin,
-        Welcome,
+        self, CreateTopic, DeployTransform, Hello, OffsetSpec, Request, Response, StartBackup, UploadPlugin, Welcome,
     },
     frame::{Ack, Bound, Credit, Fetch, FrameKind, PREFIX_BYTES, Place, Prefix, ProducerOpen, Subscribe},
     limits::{FRAME_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX},
@@ -153,14 +152,9 @@ pub(crate) fn control_seeds() -> Seeds {
     let create = CreateTopic { name: topic(), partitions: 3, config: TopicConfig::default() };
     let plugin = PluginName::new("mask").expect("a valid name");
     let deploy = DeployTransform {
-        topic: topic(),
-        name: None,
-        plugin: plugin.clone(),
-        config: "{}".to_owned(),
-        on_error: protocol::OnError::DeadLetter,
-        limits: Some(protocol::TransformLimits::default()),
+        limits: protocol::LimitChanges { memory_bytes: Some(1 << 20), ..protocol::LimitChanges::default() },
         targets: vec![topic()],
-        placement: Placement::Last,
+        ..DeployTransform::new(topic(), plugin.clone())
     };
     let upload = UploadPlugin { name: plugin, wasm_bytes: 9, hash: PluginHash([7; 32]) };
     let backup = StartBackup { to: "/backup".to_owned(), keep: Some(3), with_identity: false };

@@ -6,9 +6,9 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Epoch, Health, Offset, OnError, PluginDescription, PluginHash, PluginName, ProducerId, TopicConfig,
-    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, WireError,
-    limits::CONTROL_BODY_BYTES_MAX,
+    BreakerPolicy, Epoch, Health, Isolation, LimitChanges, Offset, OnError, PluginDescription, PluginHash, PluginName,
+    ProducerId, TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription, TransformName,
+    TransformSpec, WireError, limits::CONTROL_BODY_BYTES_MAX,
 };
 
 /// First frame of a connection, by the client on its control stream.
@@ -119,6 +119,12 @@ pub enum Request {
     /// How far the last backup is. Answer: [`Response::Backup`].
     #[n(14)]
     BackupStatus,
+    /// Changes limits and policies of a transform while it runs. Answer: [`Response::Transforms`] with it.
+    #[n(15)]
+    AlterTransform(#[n(0)] AlterTransform),
+    /// Closes a transform's breaker, and lets what it paused go on. Answer: [`Response::Transforms`] with it.
+    #[n(16)]
+    ResumeTransform(#[n(0)] TopicName, #[n(1)] TransformName),
 }
 
 /// Answer to a [`Request`].
@@ -217,15 +223,86 @@ pub struct DeployTransform {
     /// What becomes of records it fails on.
     #[n(4)]
     pub on_error: OnError,
-    /// What it may use; the defaults when `None`.
+    /// What it may use; the defaults where it says nothing.
     #[n(5)]
-    pub limits: Option<TransformLimits>,
+    pub limits: LimitChanges,
     /// Topics it may route to.
     #[n(6)]
     pub targets: Vec<TopicName>,
     /// Its place.
     #[n(7)]
     pub placement: Placement,
+    /// Which instance a batch meets.
+    #[n(8)]
+    #[cbor(default)]
+    pub isolation: Isolation,
+    /// What becomes of records while it keeps failing; `None`: what goes with `on_error` ([`BreakerPolicy::beside`]).
+    #[n(9)]
+    pub breaker: Option<BreakerPolicy>,
+}
+
+impl DeployTransform {
+    /// A plugin on a topic, with everything else as it is by default.
+    #[must_use]
+    pub fn new(topic: TopicName, plugin: PluginName) -> DeployTransform {
+        DeployTransform {
+            topic,
+            name: None,
+            plugin,
+            config: "{}".into(),
+            on_error: OnError::default(),
+            limits: LimitChanges::default(),
+            targets: Vec::new(),
+            placement: Placement::default(),
+            isolation: Isolation::default(),
+            breaker: None,
+        }
+    }
+}
+
+/// See [`Request::AlterTransform`]. What is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AlterTransform {
+    /// The topic it runs on.
+    #[n(0)]
+    pub topic: TopicName,
+    /// Which transform.
+    #[n(1)]
+    pub name: TransformName,
+    /// What it may use from now on.
+    #[n(2)]
+    pub limits: LimitChanges,
+    /// What becomes of records it fails on.
+    #[n(3)]
+    pub on_error: Option<OnError>,
+    /// Which instance a batch meets.
+    #[n(4)]
+    pub isolation: Option<Isolation>,
+    /// What becomes of records while it keeps failing.
+    #[n(5)]
+    pub breaker: Option<BreakerPolicy>,
+}
+
+impl AlterTransform {
+    /// Changes nothing as yet.
+    #[must_use]
+    pub fn new(topic: TopicName, name: TransformName) -> AlterTransform {
+        let limits = LimitChanges::default();
+        AlterTransform { topic, name, limits, on_error: None, isolation: None, breaker: None }
+    }
+
+    /// The settings that these changes make of `spec`.
+    #[must_use]
+    pub fn apply(&self, spec: TransformSpec) -> TransformSpec {
+        TransformSpec {
+            limits: self.limits.apply(spec.limits),
+            on_error: self.on_error.unwrap_or(spec.on_error),
+            isolation: self.isolation.unwrap_or(spec.isolation),
+            breaker: self.breaker.unwrap_or(spec.breaker),
+            ..spec
+        }
+    }
 }
 
 /// See [`Request::UploadPlugin`].

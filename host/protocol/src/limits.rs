@@ -65,6 +65,10 @@ pub const IN_FLIGHT_BATCHES_MAX: usize = 128;
 /// Produce bytes the whole server holds unanswered; past it, it stops reading.
 pub const INGEST_BYTES_MAX: usize = 64 << 20;
 
+/// Produce bytes that wait for pipelines, in all partitions: half of what the server holds, so that however many
+/// transforms are slow, the others' batches find room. One partition may hold as much as is still free, and one batch.
+pub const PIPELINE_QUEUE_BYTES_MAX: usize = INGEST_BYTES_MAX / 2;
+
 /// Credit one subscription may hold: what the server may push ahead of the application.
 pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
 
@@ -140,11 +144,20 @@ pub const GUEST_MEMORY_BYTES: usize = 64 << 20;
 /// What a transform's memory limit can be raised to.
 pub const GUEST_MEMORY_BYTES_CEILING: usize = 1 << 30;
 
-/// Stack of a guest call.
+/// Stack of a guest call, by default.
 pub const GUEST_STACK_BYTES: usize = 256 << 10;
+
+/// What a transform's stack can be lowered to: a frame of the largest function that compiles fits.
+pub const GUEST_STACK_BYTES_MIN: usize = 64 << 10;
+
+/// What a transform's stack can be raised to: it lies on the worker's own of 2 MiB.
+pub const GUEST_STACK_BYTES_CEILING: usize = 1 << 20;
 
 /// CPU time one batch may take in one transform, by default, in milliseconds.
 pub const GUEST_DEADLINE_MS: u32 = 1_000;
+
+/// CPU time one record may take, by default, in milliseconds: a quarter of what a whole batch may.
+pub const GUEST_RECORD_DEADLINE_MS: u32 = 250;
 
 /// What a transform's deadline can be raised to: a partition waits as long for one batch.
 pub const GUEST_DEADLINE_MS_CEILING: u32 = 60_000;
@@ -155,19 +168,51 @@ pub const GUEST_FAILURE_TEXT_BYTES_PER_BATCH_MAX: usize = 1 << 20;
 /// What a guest may return for one batch.
 pub const GUEST_OUTPUT_BYTES_MAX: usize = 32 << 20;
 
-/// Failures (traps, deadlines, bad outputs) of one batch that are followed down to the single record; past it the
-/// records not decided yet fail together, so that a broken guest costs a bounded time.
-pub const GUEST_FAILURES_PER_BATCH_MAX: usize = 64;
+/// Failures (traps, deadlines, bad outputs) of one batch that are followed down to the single record, by default; past
+/// it the records not decided yet fail together, so that a broken guest costs a bounded time.
+pub const GUEST_FAILURES_PER_BATCH: u32 = 64;
 
-/// CPU time that calls made after the first failure of a batch may take, in multiples of the deadline: with the number
-/// of failures above, what one batch can cost at most. Finding one endless loop among 16,384 records takes 16.
-pub const GUEST_FAILURE_DEADLINES_PER_BATCH_MAX: u32 = 16;
+/// What a transform's failures per batch can be raised to: each costs up to four calls and a fresh instance or two.
+pub const GUEST_FAILURES_PER_BATCH_CEILING: u32 = 10_000;
+
+/// CPU time that calls made after the first failure of a batch may take, by default, in milliseconds: with the number of
+/// failures above, what one batch can cost at most. Finding one endless loop among 16,384 records takes 16 deadlines.
+pub const GUEST_FAILURE_MS: u32 = 16 * GUEST_DEADLINE_MS;
+
+/// What a transform's CPU time for failures can be raised to: a partition waits as long for one batch.
+pub const GUEST_FAILURE_MS_CEILING: u32 = 16 * GUEST_DEADLINE_MS_CEILING;
+
+/// Weight of a transform where several want the processor, by default.
+pub const GUEST_CPU_SHARE: u32 = 100;
+
+/// What a transform's weight can be raised to: further apart, the lighter one would not be told from a stopped one.
+pub const GUEST_CPU_SHARE_CEILING: u32 = 10_000;
+
+/// What a transform's cap can be lowered to, in percent of one processor: a batch that takes its deadline then takes
+/// twenty times as long.
+pub const GUEST_CPU_PERCENT_MIN: u32 = 5;
+
+/// Batches in a row that a transform fails on, wholly or nearly, before its breaker opens: one bad batch, even retried,
+/// is no reason, and each may cost its whole budget.
+pub const BREAKER_BATCHES: u32 = 5;
+
+/// How long a breaker stays open before one batch is let through to try, at first and at most, in milliseconds.
+pub const BREAKER_WAIT_MS: u64 = 1_000;
+
+/// See [`BREAKER_WAIT_MS`]: it doubles up to here.
+pub const BREAKER_WAIT_MS_MAX: u64 = 60_000;
 
 /// One line a guest logs, and the text of one failure; the rest is cut off.
 pub const GUEST_TEXT_BYTES_MAX: usize = 4 << 10;
 
 /// Lines a guest may log in one call; the rest is counted.
 pub const GUEST_LOG_LINES_PER_CALL_MAX: usize = 64;
+
+/// Lines a transform may log in a second, by default, over all its instances; the rest is counted.
+pub const GUEST_LOG_LINES_PER_S: u32 = 100;
+
+/// What a transform's log rate can be raised to: more than people read, less than fills a disk in an hour.
+pub const GUEST_LOG_LINES_PER_S_CEILING: u32 = 10_000;
 
 /// What the dead letter headers of one record may take: names, numbers, the failure's text and backtrace. A dead letter
 /// topic's `max_record_bytes` is its topic's and this much more.

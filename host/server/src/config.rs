@@ -202,8 +202,8 @@ impl Default for StorageConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformsConfig {
-    /// `transforms.workers`: threads that run pipelines. Default 0: one more than there are processors, so that a guest
-    /// that loops leaves room.
+    /// `transforms.workers`: threads that run pipelines, at most. Default 0: 32 for each processor. They are made as they
+    /// are needed, and plugins take turns on the processors; one that computes for long holds a thread, and no other.
     pub workers: usize,
     /// `transforms.compile_memory_bytes`: memory that the process which compiles an uploaded plugin may take, in bytes.
     /// Default 512 MiB: large modules take a quarter of it, and one that is made to take more is refused.

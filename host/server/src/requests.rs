@@ -33,6 +33,10 @@ pub(crate) async fn answer(session: &Session, request: Request) -> Result<Respon
             Response::Done
         }
         Request::DeployTransform(deploy) => Response::Transforms(vec![broker.deploy_transform(deploy).await?]),
+        Request::AlterTransform(alter) => Response::Transforms(vec![broker.alter_transform(alter).await?]),
+        Request::ResumeTransform(topic, name) => {
+            Response::Transforms(vec![broker.resume_transform(topic, name).await?])
+        }
         Request::RemoveTransform(topic, name) => {
             broker.remove_transform(topic, name).await?;
             Response::Done

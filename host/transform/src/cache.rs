@@ -137,13 +137,18 @@ pub(crate) fn module_of(engine: &Engine, code: &NativeCode) -> wasmtime::Result<
     deserialize(engine, code.as_bytes())
 }
 
+/// The same code for another engine of this process.
+pub(crate) fn moved_to(engine: &Engine, module: &Module) -> wasmtime::Result<Module> {
+    deserialize(engine, &module.serialize()?)
+}
+
 #[expect(unsafe_code, reason = "the one place where native code is given to wasmtime")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Module> {
-    // SAFETY: `Module::deserialize` must only be given what wasmtime's serialization returned, unchanged. There are two
-    // callers. `module_of` has a `NativeCode`, which is that by its own promise: safe code makes it by compiling, and who
-    // makes it of bytes has promised as much where it did so. `Cache::get` has just checked an HMAC over exactly these
-    // bytes whose key only this broker's user can read, and the only place where that HMAC is made is `Cache::write`,
-    // from what `Module::serialize` returned.
+    // SAFETY: `Module::deserialize` must only be given what wasmtime's serialization returned, unchanged. There are three
+    // callers. `moved_to` has just got it from there. `module_of` has a `NativeCode`, which is that by its own promise:
+    // safe code makes it by compiling, and who makes it of bytes has promised as much where it did so. `Cache::get` has
+    // just checked an HMAC over exactly these bytes whose key only this broker's user can read, and the only place where
+    // that HMAC is made is `Cache::write`, from what `Module::serialize` returned.
     unsafe { Module::deserialize(engine, code) }
 }
 

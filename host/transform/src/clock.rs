@@ -21,14 +21,9 @@ pub(crate) fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec.max(0).unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Nanoseconds since `start`, saturating after 584 years.
-pub(crate) fn ns_since(start: Instant) -> u64 {
-    u64::try_from(wall().duration_since(start).as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Sleeps for one tick.
-pub(crate) fn pause(tick: Duration) {
-    std::thread::sleep(tick);
+/// Sleeps so long.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Thirty-two bytes nobody can guess, from the operating system.

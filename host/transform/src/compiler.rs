@@ -22,7 +22,7 @@ use std::{
 use protocol::units;
 use wasmtime::{Engine, OutOfMemory};
 
-use crate::host;
+use crate::engines::{self, Stack};
 
 /// Compiles modules that passed the structural checks.
 pub trait Compiler: fmt::Debug + Send + Sync {
@@ -51,7 +51,7 @@ impl Compiler for InProcess {
 /// compiler does not survive that: then the process ends.)
 pub fn precompile(wasm: &[u8]) -> Result<NativeCode, CompileError> {
     // An engine of its own costs little, and without a pool of instances it reserves no addresses.
-    let compiled = Engine::new(&host::code_config()).and_then(|engine| engine.precompile_module(wasm));
+    let compiled = Engine::new(&engines::config(Stack::DEFAULT)).and_then(|engine| engine.precompile_module(wasm));
     compiled.map(NativeCode).map_err(|error| match error.is::<OutOfMemory>() {
         true => CompileError::Host(io::ErrorKind::OutOfMemory.into()),
         false => CompileError::Refused(format!("{error:#}")),

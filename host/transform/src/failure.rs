@@ -13,7 +13,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use protocol::limits::{GUEST_FAILURE_DEADLINES_PER_BATCH_MAX, GUEST_FAILURES_PER_BATCH_MAX};
+use protocol::TransformLimits;
 
 /// The search through one batch at one stage.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub(crate) struct Search {
     /// Pieces still to run, the next one last. They are in order and do not overlap.
     todo: Vec<Range<u32>>,
     /// Records blamed so far.
-    blamed: usize,
+    blamed: u32,
+    may_blame: u32,
     /// CPU time of calls since the first fault.
     spent: Duration,
     may_spend: Duration,
@@ -45,13 +46,13 @@ pub(crate) enum Next {
 
 impl Search {
     /// Begins with all `count` records in one piece.
-    pub(crate) fn new(count: u32, deadline_ms: u32) -> Search {
-        let may_spend = Duration::from_millis(deadline_ms.into()) * GUEST_FAILURE_DEADLINES_PER_BATCH_MAX;
+    pub(crate) fn new(count: u32, limits: &TransformLimits) -> Search {
         Search {
             todo: (count > 0).then_some(0..count).into_iter().collect(),
             blamed: 0,
+            may_blame: limits.failures,
             spent: Duration::ZERO,
-            may_spend,
+            may_spend: Duration::from_millis(limits.failure_ms.into()),
             has_faulted: false,
             hinted: None,
             hints_wrong: false,
@@ -66,6 +67,11 @@ impl Search {
     /// Whether something failed, so that the CPU time of calls counts.
     pub(crate) const fn has_faulted(&self) -> bool {
         self.has_faulted
+    }
+
+    /// Whether the guest is still believed to name the record it has in hand.
+    pub(crate) const fn believes_hints(&self) -> bool {
+        !self.hints_wrong
     }
 
     /// Counts the CPU time of a call.
@@ -83,7 +89,7 @@ impl Search {
     /// A piece failed, with this index of it in the guest's hand.
     pub(crate) fn failed(&mut self, piece: Range<u32>, cursor: Option<u32>) -> Next {
         self.has_faulted = true;
-        if self.blamed >= GUEST_FAILURES_PER_BATCH_MAX || self.spent >= self.may_spend {
+        if self.blamed >= self.may_blame || self.spent >= self.may_spend {
             return self.give_up(piece);
         }
         if piece.len() == 1 {
@@ -129,7 +135,7 @@ mod tests {
         bad: &[u32],
         cursor: impl Fn(&Range<u32>, u32) -> Option<u32>,
     ) -> (Vec<u32>, Vec<u32>, usize) {
-        let mut search = Search::new(count, 1_000);
+        let mut search = Search::new(count, &TransformLimits::default());
         let (mut blamed, mut passed, mut calls) = (Vec::new(), Vec::new(), 0);
         while let Some(piece) = search.next() {
             calls += 1;
@@ -166,12 +172,12 @@ mod tests {
         let all: Vec<u32> = (0..1_000).collect();
         let (found, passed, calls) = blamed(1_000, &all, |piece, bad| Some(bad - piece.start));
         assert_eq!((found, passed.len()), (all, 0));
-        assert!(calls <= 2 * GUEST_FAILURES_PER_BATCH_MAX + 2, "{calls} calls");
+        assert!(calls <= 2 * TransformLimits::default().failures as usize + 2, "{calls} calls");
     }
 
     #[test]
     fn time_is_part_of_the_budget() {
-        let mut search = Search::new(8, 10);
+        let mut search = Search::new(8, &TransformLimits { failure_ms: 160, ..TransformLimits::default() });
         let piece = search.next().unwrap();
         search.spend(Duration::from_millis(160));
         assert_eq!(search.failed(piece, None), Next::GiveUp(std::iter::once(0..8).collect()));

@@ -54,7 +54,7 @@ impl From<Fault> for CallError {
 pub(crate) fn of_call(error: &wasmtime::Error) -> CallError {
     if let Some(expired) = error.downcast_ref::<Expired>() {
         return match expired {
-            Expired::Cpu(_) => fault(HostCode::Deadline, expired.to_string(), error),
+            Expired::Cpu(_) | Expired::Record(_) => fault(HostCode::Deadline, expired.to_string(), error),
             Expired::Stalled(_) => CallError::Host(format!("guest {expired}")),
         };
     }

@@ -3,14 +3,19 @@
 //!
 //! Owns the data behind the host functions. Never reads a real clock: see [`Place`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use protocol::limits::{GUEST_LOG_LINES_PER_CALL_MAX, GUEST_TEXT_BYTES_MAX, PLUGIN_TABLE_ELEMENTS_MAX};
-use wasmtime::{AsContextMut, Global, Memory, ResourceLimiter, Val};
+use wasmtime::{AsContextMut, Global, Memory, ResourceLimiter, StoreContextMut, Val};
 
 use crate::{
-    deadline::{Deadline, Expired, Ticks},
+    clock,
+    deadline::{Allowance, Deadline, Expired, Now, Ticks},
     fault::cut_text,
     scan,
+    slots::Turn,
+    usage::{HeldByInstance, LogRate, Usage},
 };
 
 /// The data of an instance's store.
@@ -21,48 +26,75 @@ pub(crate) struct Guest {
     pub(crate) place: Place,
     pub(crate) memory: Option<Memory>,
     pub(crate) cursor: Cursor,
+    /// While it runs a batch.
+    pub(crate) turn: Option<Turn>,
     memory_bytes_max: usize,
+    held: Option<HeldByInstance>,
     ticks: Ticks,
     /// The tick at which the deadline was last looked at.
     tick_seen: u64,
 }
 
 impl Guest {
-    /// For an instance called `name` in the log.
-    pub(crate) fn new(name: &str, memory_bytes_max: u64, ticks: Ticks) -> Guest {
+    /// For an instance called `name` in the log; what it uses is entered there.
+    pub(crate) fn new(name: &str, memory_bytes_max: u64, ticks: Ticks, usage: Option<&Usage>) -> Guest {
+        let rate = usage.map(|usage| usage.log_rate.clone());
         Guest {
             deadline: Deadline::default(),
-            log: Log { name: name.to_owned(), ..Log::default() },
+            log: Log { name: name.to_owned(), rate, ..Log::default() },
             place: Place::default(),
             memory: None,
             cursor: Cursor::None,
+            turn: None,
             memory_bytes_max: usize::try_from(memory_bytes_max).unwrap_or(usize::MAX),
+            held: usage.map(|usage| HeldByInstance::new(&usage.held)),
             ticks,
             tick_seen: 0,
         }
     }
 
     /// Makes it ready for one call.
-    pub(crate) fn arm(&mut self, deadline_ms: u32) {
-        self.deadline.arm(deadline_ms);
+    pub(crate) fn arm(&mut self, allowance: Allowance) {
+        self.deadline.arm(allowance);
         self.tick_seen = self.ticks.count();
         self.log.begin_call();
     }
 
-    /// Looks at the deadline in a host function, once a tick.
-    pub(crate) fn check_deadline(&mut self) -> Result<(), Expired> {
+    fn tick(&mut self, record: Option<u32>) -> Result<(), Expired> {
+        let now = Now { cpu: clock::thread_cpu(), wall: clock::wall(), record };
+        self.deadline.check(now)?;
+        if let Some(turn) = &mut self.turn {
+            let waited = turn.tick(now.cpu, now.wall);
+            self.deadline.waited(waited);
+        }
+        Ok(())
+    }
+
+    /// The tick of a host function: compiled code that calls one after the other has none of its own.
+    pub(crate) fn tick_of_host(&mut self) -> Result<(), Expired> {
         let tick = self.ticks.count();
         if tick == self.tick_seen {
             return Ok(());
         }
         self.tick_seen = tick;
-        self.deadline.check()
+        self.tick(None)
     }
+}
+
+/// A tick while it runs: whether it may go on, now or in its next turn.
+pub(crate) fn tick(mut context: StoreContextMut<'_, Guest>) -> Result<(), Expired> {
+    let cursor = context.data().cursor;
+    let record = cursor.read(&mut context);
+    context.data_mut().tick(record)
 }
 
 impl ResourceLimiter for Guest {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= self.memory_bytes_max)
+        let fits = desired <= self.memory_bytes_max;
+        if let (true, Some(held)) = (fits, &mut self.held) {
+            held.memory_is(desired as u64);
+        }
+        Ok(fits)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -104,6 +136,8 @@ impl Cursor {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     name: String,
+    /// What it may log over all calls; `None` at upload, when it is called a few times.
+    rate: Option<Arc<LogRate>>,
     lines: usize,
     /// As the guest wrote it, cut to what a text may have: most are written over before anybody reads them.
     last_error: Option<Vec<u8>>,
@@ -122,7 +156,7 @@ impl Log {
         let is_error = level == abi::LogLevel::Error;
         self.lines = self.lines.saturating_add(1);
         let heard = self.lines <= GUEST_LOG_LINES_PER_CALL_MAX;
-        if heard {
+        if heard && self.rate.as_ref().is_none_or(|rate| rate.pays(clock::wall())) {
             self.emit(level, &printable(text));
         }
         if is_error {
@@ -176,7 +210,12 @@ impl Log {
         let hidden = self.lines.saturating_sub(GUEST_LOG_LINES_PER_CALL_MAX);
         if hidden > 0 {
             let transform = self.name.as_str();
-            tracing::warn!(target: "weir::guest", transform, hidden, "more lines than `guest_log_lines_per_call_max`");
+            if let Some(rate) = &self.rate {
+                rate.cut(hidden as u64);
+            }
+            if self.rate.as_ref().is_none_or(|rate| rate.pays(clock::wall())) {
+                tracing::warn!(target: "weir::guest", transform, hidden, "more lines than `guest_log_lines_per_call_max`");
+            }
         }
         self.last_error.take().map(|text| printable(&text))
     }

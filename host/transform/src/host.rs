@@ -1,24 +1,19 @@
-//! The process-wide part of the engine: one wasmtime `Engine`, its ticker, the host functions, the compiled cache.
-//!
-//! Owns the configuration of wasmtime. Never holds an instance.
+//! The process-wide part of the engine: wasmtime's engines, the compiled cache, the instances that wait, and the turns
+//! of those that run.
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use protocol::{
-    PluginHash,
-    limits::{GUEST_MEMORY_BYTES_CEILING, GUEST_STACK_BYTES, PLUGIN_TABLE_ELEMENTS_MAX, PLUGIN_TABLES_MAX},
-};
-use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, OptLevel, PoolingAllocationConfig,
-    Strategy,
-};
+use protocol::PluginHash;
+use wasmtime::{Engine, InstancePre, Module};
 
 use crate::{
     Cancel, Compiler, InProcess, Plugin, PluginError,
     cache::{self, Cache},
-    deadline::{Running, Ticker, Ticks},
+    deadline::{Running, Ticks},
+    engines::{Engines, Stack},
     guest::Guest,
-    imports,
+    idle::Idle,
+    slots::Slots,
 };
 
 /// How a [`PluginHost`] is set up.
@@ -57,11 +52,12 @@ pub struct PluginHost {
 }
 
 struct Inner {
-    ticker: Ticker,
-    linker: Linker<Guest>,
     cache: Option<Cache>,
     compiler: Arc<dyn Compiler>,
-    engine: Engine,
+    /// Before the engines, whose instances they are.
+    idle: Arc<Idle>,
+    slots: Slots,
+    engines: Engines,
 }
 
 /// Why the engine does not start.
@@ -97,9 +93,8 @@ impl PluginHost {
     /// When addresses, a thread or the cache's directory cannot be had.
     pub fn new(options: &PluginHostOptions) -> Result<PluginHost, PluginHostError> {
         let instances_max = options.instances_max;
-        let of_engine = |source| PluginHostError::Engine { instances_max, source };
-        let engine = Engine::new(&config(instances_max)).map_err(of_engine)?;
-        let linker = imports::linker(&engine).map_err(of_engine)?;
+        let engines = Engines::new(instances_max).map_err(PluginHostError::Ticker)?;
+        engines.of(Stack::DEFAULT).map_err(|source| PluginHostError::Engine { instances_max, source })?;
         let cache = match &options.cache_dir {
             None => None,
             Some(dir) => {
@@ -107,9 +102,9 @@ impl PluginHost {
                 Some(Cache::open(dir).map_err(of_cache)?)
             }
         };
-        let ticker = Ticker::start(&engine).map_err(PluginHostError::Ticker)?;
+        let slots = Slots::new(thread::available_parallelism().map_or(1, usize::from));
         let compiler = options.compiler.clone();
-        Ok(PluginHost { inner: Arc::new(Inner { ticker, linker, cache, compiler, engine }) })
+        Ok(PluginHost { inner: Arc::new(Inner { cache, compiler, idle: Arc::default(), slots, engines }) })
     }
 
     /// Loads a module that was accepted before: [`PluginHost::examine`], and its compiled form is kept.
@@ -133,9 +128,8 @@ impl PluginHost {
 
     /// Keeps the compiled form of a plugin that was accepted, where it is not kept yet.
     pub fn keep(&self, plugin: &Plugin) {
-        let Inner { cache, engine, .. } = &*self.inner;
-        if let (Some(cache), false) = (cache, plugin.is_kept()) {
-            cache.put(engine, plugin.hash(), plugin.module());
+        if let (Some(cache), false) = (&self.inner.cache, plugin.is_kept()) {
+            cache.put(self.engine(), plugin.hash(), plugin.module());
         }
     }
 
@@ -149,41 +143,68 @@ impl PluginHost {
     /// Deletes what lies among the compiled forms and nobody needs: of plugins that are not among these, of other
     /// engines, and what was not written to its end.
     pub fn sweep(&self, named: &BTreeSet<PluginHash>) {
-        let Inner { cache, engine, .. } = &*self.inner;
-        if let Some(cache) = cache {
-            cache.sweep(engine, named);
+        if let Some(cache) = &self.inner.cache {
+            cache.sweep(self.engine(), named);
         }
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.inner.engine
+    /// Gives up instances that no batch needed for so long.
+    pub fn trim(&self, longer_than: Duration) {
+        self.inner.idle.trim(longer_than);
+    }
+
+    /// Gives up all instances that wait; the next batch of each transform meets a fresh one.
+    pub fn forget_idle(&self) {
+        self.inner.idle.clear();
+    }
+
+    /// How many instances wait for a batch.
+    #[must_use]
+    pub fn idle_instances(&self) -> usize {
+        self.inner.idle.count()
+    }
+
+    pub(crate) fn idle(&self) -> &Arc<Idle> {
+        &self.inner.idle
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.inner.slots
+    }
+
+    /// The engine that modules are compiled for.
+    fn engine(&self) -> &Engine {
+        &self.inner.engines.of(Stack::DEFAULT).expect("it was made with the host").engine
     }
 
     /// Keeps deadlines ticking while a guest runs.
     pub(crate) fn running(&self) -> Running<'_> {
-        self.inner.ticker.running()
+        self.inner.engines.running()
     }
 
     /// What host functions tell by that a deadline may have passed.
     pub(crate) fn ticks(&self) -> Ticks {
-        self.inner.ticker.ticks()
+        self.inner.engines.ticks()
     }
 
     /// This broker's compiled form of a module.
     pub(crate) fn kept(&self, hash: PluginHash) -> Option<Module> {
-        let Inner { cache, engine, .. } = &*self.inner;
-        cache.as_ref()?.get(engine, hash)
+        self.inner.cache.as_ref()?.get(self.engine(), hash)
     }
 
     /// Compiles a module that passed the checks.
     pub(crate) fn compile(&self, wasm: &[u8], cancel: &Cancel) -> Result<Module, PluginError> {
-        let Inner { compiler, engine, .. } = &*self.inner;
-        let code = compiler.compile(wasm, cancel)?;
-        cache::module_of(engine, &code).map_err(PluginError::Link)
+        let code = self.inner.compiler.compile(wasm, cancel)?;
+        cache::module_of(self.engine(), &code).map_err(PluginError::Link)
     }
 
-    pub(crate) fn link(&self, module: &Module) -> wasmtime::Result<InstancePre<Guest>> {
-        self.inner.linker.instantiate_pre(module)
+    /// Links a module with the host functions of the engine that it was compiled for, or is moved to.
+    pub(crate) fn link(&self, module: &Module, stack: Stack) -> wasmtime::Result<InstancePre<Guest>> {
+        let of = self.inner.engines.of(stack)?;
+        if Engine::same(module.engine(), &of.engine) {
+            return of.linker.instantiate_pre(module);
+        }
+        of.linker.instantiate_pre(&cache::moved_to(&of.engine, module)?)
     }
 }
 
@@ -191,49 +212,4 @@ impl std::fmt::Debug for PluginHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PluginHost").finish_non_exhaustive()
     }
-}
-
-/// What runs compiled code: the same, with a pool of instances.
-fn config(instances_max: u32) -> Config {
-    let mut config = code_config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances_max)));
-    config
-}
-
-/// What wasmtime is asked for, as far as compiled code depends on it. The proposals that are off are refused by
-/// [`validate`](crate::validate) already; they are off here as well, so that no compiled code can depend on them.
-pub(crate) fn code_config() -> Config {
-    let mut config = Config::new();
-    config
-        .strategy(Strategy::Cranelift)
-        .cranelift_opt_level(OptLevel::Speed)
-        // The same input gives the same output on every processor.
-        .cranelift_nan_canonicalization(true)
-        .epoch_interruption(true)
-        .max_wasm_stack(GUEST_STACK_BYTES)
-        .memory_init_cow(true)
-        .wasm_simd(true)
-        .wasm_relaxed_simd(false)
-        .wasm_tail_call(false)
-        .wasm_multi_memory(false)
-        .wasm_memory64(false)
-        .wasm_extended_const(false)
-        .wasm_function_references(false)
-        .wasm_gc(false)
-        .wasm_exceptions(false)
-        .shared_memory(false);
-    config
-}
-
-fn pool(instances_max: u32) -> PoolingAllocationConfig {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(instances_max)
-        .total_memories(instances_max)
-        .total_tables(instances_max.saturating_mul(PLUGIN_TABLES_MAX))
-        .max_memories_per_module(1)
-        .max_tables_per_module(PLUGIN_TABLES_MAX)
-        .table_elements(PLUGIN_TABLE_ELEMENTS_MAX as usize)
-        // The most any transform may be granted; each one's own limit is enforced as its memory grows.
-        .max_memory_size(GUEST_MEMORY_BYTES_CEILING);
-    pool
 }

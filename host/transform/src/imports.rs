@@ -158,7 +158,7 @@ fn errno(done: Option<()>) -> i32 {
 
 /// `weir.log`: a text that is not inside the memory is logged as such.
 fn log(mut caller: Caller<'_, Guest>, level: i32, address: i32, length: i32) -> wasmtime::Result<()> {
-    caller.data_mut().check_deadline()?;
+    caller.data_mut().tick_of_host()?;
     let Some(memory) = memory_of(&mut caller) else { return Ok(()) };
     let (bytes, guest) = memory.data_and_store_mut(&mut caller);
     let level = abi::LogLevel::from_number(level);
@@ -181,7 +181,7 @@ fn clock_res_get(mut caller: Caller<'_, Guest>, _clock: i32, out: i32) -> i32 {
 }
 
 fn clock_time_get(mut caller: Caller<'_, Guest>, _clock: i32, _precision: i64, out: i32) -> wasmtime::Result<i32> {
-    caller.data_mut().check_deadline()?;
+    caller.data_mut().tick_of_host()?;
     let Some(memory) = memory_of(&mut caller) else { return Ok(FAULT) };
     let cursor = caller.data().cursor.read(&mut caller);
     let now_ns = caller.data_mut().place.now_ms(cursor).saturating_mul(1_000_000);
@@ -189,7 +189,7 @@ fn clock_time_get(mut caller: Caller<'_, Guest>, _clock: i32, _precision: i64, o
 }
 
 fn random_get(mut caller: Caller<'_, Guest>, address: i32, length: i32) -> wasmtime::Result<i32> {
-    caller.data_mut().check_deadline()?;
+    caller.data_mut().tick_of_host()?;
     if length.cast_unsigned() as usize > RANDOM_BYTES_MAX {
         return Ok(INVALID);
     }
@@ -202,7 +202,7 @@ fn random_get(mut caller: Caller<'_, Guest>, address: i32, length: i32) -> wasmt
 
 /// Writes to standard output and error become lines in the log.
 fn fd_write(mut caller: Caller<'_, Guest>, file: i32, vectors: i32, count: i32, written: i32) -> wasmtime::Result<i32> {
-    caller.data_mut().check_deadline()?;
+    caller.data_mut().tick_of_host()?;
     if !matches!(file, 1 | 2) {
         return Ok(BAD_FILE);
     }

@@ -4,7 +4,7 @@
 //! believes a number that comes out of the guest before it is checked, and never judges what the output says.
 //!
 //! Invariants
-//! - An instance belongs to one transform and one worker.
+//! - An instance belongs to one transform, and to one batch at a time.
 //! - After a fault it is never called again: its owner throws it away.
 //!
 //! Start at [`PluginInstance::start`] and [`PluginInstance::process`].
@@ -16,9 +16,12 @@ use wasmtime::{Extern, Memory, ModuleExport, Mutability, Store, TypedFunc, Updat
 
 use crate::{
     Fault, PluginHost,
+    deadline::Allowance,
     fault::{self, CallError},
-    guest::{Cursor, Guest},
+    guest::{self, Cursor, Guest},
     plugin::{Code, StartError},
+    slots::Turn,
+    usage::Usage,
 };
 
 /// An instance may keep this much memory between calls (or twice what it had after starting, if that is more); one
@@ -35,6 +38,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) limits: TransformLimits,
     /// For `weir_init`; `None` starts it without, as at upload.
     pub(crate) config: Option<&'a str>,
+    /// Where what it uses is entered; `None` at upload.
+    pub(crate) usage: Option<&'a Usage>,
 }
 
 /// See the module.
@@ -54,6 +59,8 @@ pub(crate) struct PluginInstance {
 pub(crate) struct Input<'a> {
     pub(crate) header: InputHeader<'a>,
     pub(crate) section: &'a Bytes,
+    /// Whether the record that `weir_cursor` names is believed to be in hand.
+    pub(crate) believes_cursor: bool,
 }
 
 /// What a call came back with: spans of the guest's memory, valid until the next call.
@@ -74,15 +81,15 @@ impl PluginInstance {
     /// Starts an instance: `start` and `_initialize`, the ABI's version, then the configuration.
     pub(crate) fn start(host: &PluginHost, code: &Code, settings: &Settings<'_>) -> Result<PluginInstance, StartError> {
         let limits = settings.limits;
-        let mut guest = Guest::new(settings.name, limits.memory_bytes, host.ticks());
+        let mut guest = Guest::new(settings.name, limits.memory_bytes, host.ticks(), settings.usage);
         guest.place.seed = settings.seed;
-        let mut store = Store::new(host.engine(), guest);
+        let mut store = Store::new(code.linked.module().engine(), guest);
         store.limiter(|guest| guest);
-        store.epoch_deadline_callback(|mut context| {
-            context.data_mut().deadline.check()?;
+        store.epoch_deadline_callback(|context| {
+            guest::tick(context)?;
             Ok(UpdateDeadline::Continue(1))
         });
-        arm(&mut store, limits);
+        arm(&mut store, of_call(&limits));
         let instance = {
             let _running = host.running();
             code.linked.instantiate(&mut store)
@@ -130,7 +137,7 @@ impl PluginInstance {
         init: &TypedFunc<(i32, i32), i32>,
         config: &str,
     ) -> Result<(), StartError> {
-        arm(&mut self.store, self.limits);
+        arm(&mut self.store, of_call(&self.limits));
         let buffer = self.allocate(host, config.len())?;
         let to = self.buffer(buffer, config.len())?;
         to.copy_from_slice(config.as_bytes());
@@ -163,7 +170,7 @@ impl PluginInstance {
         let place = &mut self.store.data_mut().place;
         let base_offset = header.base_offset.cast_unsigned();
         place.move_to(header.partition, base_offset, header.base_timestamp, input.section.clone());
-        arm(&mut self.store, self.limits);
+        arm(&mut self.store, of_batch(&self.limits, &input));
         let answered = self.exchange(host, input);
         self.store.data_mut().place.leave();
         let said = match self.store.data().log.is_silent() {
@@ -181,6 +188,16 @@ impl PluginInstance {
                 Err(ProcessError { error, cursor })
             }
         }
+    }
+
+    /// Has it run in this turn, which it gives up and takes again at ticks.
+    pub(crate) fn lend(&mut self, turn: Turn) {
+        self.store.data_mut().turn = Some(turn);
+    }
+
+    /// Takes the turn back, when it has run.
+    pub(crate) fn take_back(&mut self) -> Option<Turn> {
+        self.store.data_mut().turn.take()
     }
 
     /// Whether it may serve the next batch, or has grown too much for that.
@@ -245,7 +262,7 @@ impl PluginInstance {
         function: &TypedFunc<P, R>,
         params: P,
     ) -> Result<R, CallError> {
-        arm(&mut self.store, self.limits);
+        arm(&mut self.store, of_call(&self.limits));
         let result = self.run(host, function, params);
         let said = self.store.data_mut().log.end_call();
         result.map_err(|error| match error {
@@ -274,9 +291,25 @@ impl PluginInstance {
 }
 
 /// Gives the next call its deadline and its share of the log.
-fn arm(store: &mut Store<Guest>, limits: TransformLimits) {
-    store.data_mut().arm(limits.deadline_ms);
+fn arm(store: &mut Store<Guest>, allowance: Allowance) {
+    store.data_mut().arm(allowance);
     store.set_epoch_deadline(1);
+}
+
+/// What a call without records may use.
+fn of_call(limits: &TransformLimits) -> Allowance {
+    Allowance { call_ms: limits.deadline_ms, record_ms: None }
+}
+
+/// What a call with records may use: one alone has its own deadline, whether or not the guest says that it is in hand.
+fn of_batch(limits: &TransformLimits, input: &Input<'_>) -> Allowance {
+    match input.header.record_count {
+        1 => Allowance { call_ms: limits.deadline_ms.min(limits.record_deadline_ms), record_ms: None },
+        _ => Allowance {
+            call_ms: limits.deadline_ms,
+            record_ms: input.believes_cursor.then_some(limits.record_deadline_ms),
+        },
+    }
 }
 
 fn bad(text: &str) -> Fault {

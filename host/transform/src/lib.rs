@@ -21,11 +21,13 @@
 //!
 //! Start at [`PluginHost`], then [`Pipeline::run`].
 
+mod breaker;
 mod cache;
 mod clock;
 mod compiler;
 mod contract;
 mod deadline;
+mod engines;
 mod failure;
 mod fault;
 mod frame;
@@ -34,6 +36,7 @@ mod frame;
 pub mod fuzzing;
 mod guest;
 mod host;
+mod idle;
 mod imports;
 mod instance;
 mod pipeline;
@@ -41,10 +44,12 @@ mod plugin;
 mod reframe;
 mod scan;
 mod settle;
+mod slots;
 mod stage;
 mod stats;
 mod trace;
 mod transform;
+mod usage;
 mod validate;
 mod worker;
 

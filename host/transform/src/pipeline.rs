@@ -107,13 +107,13 @@ impl Pipeline {
     /// # Errors
     /// When the batch is not sound, a transform pauses, or the host cannot run one now. Nothing of the batch may be
     /// stored then.
-    pub fn run(&self, worker: &mut Worker, input: &PipelineInput<'_>) -> Result<PipelineOutput, PipelineError> {
+    pub fn run(&self, worker: &Worker, input: &PipelineInput<'_>) -> Result<PipelineOutput, PipelineError> {
         self.run_watched(worker, input, |_| {})
     }
 
     pub(crate) fn run_watched(
         &self,
-        worker: &mut Worker,
+        worker: &Worker,
         input: &PipelineInput<'_>,
         mut watch: impl FnMut(Watched<'_>),
     ) -> Result<PipelineOutput, PipelineError> {

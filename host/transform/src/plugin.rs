@@ -3,16 +3,18 @@
 //! Owns the way from bytes to [`Plugin`]: structural checks, compilation (or the compiled cache), and one trial
 //! instance that must speak our version of the ABI. Knows nothing of topics or configuration.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use abi::export;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use protocol::{PluginHash, TransformLimits};
 use sha2::{Digest as _, Sha256};
 use wasmtime::{InstancePre, Module, ModuleExport};
 
 use crate::{
     Cancel, CompileError, Fault, PluginHost,
+    engines::Stack,
     fault::CallError,
     guest::{self, Guest},
     instance::{PluginInstance, Settings},
@@ -32,6 +34,8 @@ struct Inner {
     code: Code,
     /// Whether it was made of the compiled form that the host keeps.
     is_kept: bool,
+    /// The same for other sizes of stack, as transforms ask for them.
+    others: Mutex<BTreeMap<Stack, Code>>,
 }
 
 /// Compiled code, linked with the host functions, and where its exports are.
@@ -63,10 +67,11 @@ impl Plugin {
         let is_kept = kept.is_some();
         let module = kept.map_or_else(|| host.compile(wasm, cancel), Ok)?;
         let exports = Exports::of(&module).ok_or(PluginError::NotWasm)?;
-        let linked = host.link(&module).map_err(PluginError::Link)?;
+        let linked = host.link(&module, Stack::DEFAULT).map_err(PluginError::Link)?;
         let code = Code { linked, exports };
         let describe = try_out(host, &code)?;
-        Ok(Plugin { inner: Arc::new(Inner { hash, wasm: Bytes::copy_from_slice(wasm), describe, code, is_kept }) })
+        let (wasm, others) = (Bytes::copy_from_slice(wasm), Mutex::default());
+        Ok(Plugin { inner: Arc::new(Inner { hash, wasm, describe, code, is_kept, others }) })
     }
 
     /// SHA-256 of the module.
@@ -87,8 +92,25 @@ impl Plugin {
         &self.inner.wasm
     }
 
-    pub(crate) fn code(&self) -> &Code {
-        &self.inner.code
+    /// Whether it takes a configuration.
+    pub(crate) fn takes_config(&self) -> bool {
+        self.inner.code.exports.init.is_some()
+    }
+
+    /// Its code for a stack of this size.
+    pub(crate) fn code(&self, host: &PluginHost, stack: Stack) -> wasmtime::Result<Code> {
+        if stack == Stack::DEFAULT {
+            return Ok(self.inner.code.clone());
+        }
+        let mut others = self.inner.others.lock();
+        if let Some(code) = others.get(&stack) {
+            return Ok(code.clone());
+        }
+        let linked = host.link(self.inner.code.linked.module(), stack)?;
+        let exports = Exports::of(linked.module()).expect("the same module exports the same");
+        let code = Code { linked, exports };
+        others.insert(stack, code.clone());
+        Ok(code)
     }
 
     pub(crate) fn module(&self) -> &Module {
@@ -125,7 +147,8 @@ impl Exports {
 
 /// Starts one instance without configuration, which checks the version of the ABI, and asks it to describe itself.
 fn try_out(host: &PluginHost, code: &Code) -> Result<String, PluginError> {
-    let settings = Settings { name: "(upload)", seed: 0, limits: TransformLimits::default(), config: None };
+    let settings =
+        Settings { name: "(upload)", seed: 0, limits: TransformLimits::default(), config: None, usage: None };
     let mut instance = PluginInstance::start(host, code, &settings).map_err(PluginError::of_start)?;
     let text = instance.describe(host).map_err(PluginError::of_start)?;
     if !text.is_empty() && !serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|value| value.is_object()) {

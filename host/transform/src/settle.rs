@@ -3,6 +3,7 @@
 //! Owns the rule that every input is accounted for once: a source that failed at any stage takes all its outputs with
 //! it, routed ones included; of the others, those with an output are kept and the rest were dropped.
 
+use abi::HostCode;
 use protocol::{
     BatchError, BatchHeader, Books, Compression, Offset, OnError, PluginHash, Record, RecordBatch, RecordError,
     TopicName, TransformName, TransformSpec, encode_section, limits::BATCH_BYTES_MAX, records,
@@ -100,7 +101,9 @@ impl<'a> Ledger<'a> {
             if !self.failed.mark(source) {
                 continue;
             }
-            match spec.on_error {
+            // What an open breaker keeps from a guest is not for its policy on single records to drop or refuse.
+            let is_bypassed = failure.code == HostCode::BreakerOpen as u16;
+            match if is_bypassed { OnError::DeadLetter } else { spec.on_error } {
                 OnError::DeadLetter => self.dead.push((source, spec, failure)),
                 OnError::Drop => {}
                 OnError::Reject => {

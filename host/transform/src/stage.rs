@@ -3,7 +3,11 @@
 //! Owns the way of a batch through one guest: the one call that nearly always suffices, and after a fault the pieces
 //! of [`Search`], each on a fresh instance. Never decides what becomes of a failed record: see [`settle`](crate::settle).
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use abi::{
     HostCode,
@@ -11,10 +15,12 @@ use abi::{
     output::{Decisions, Output},
 };
 use bytes::Bytes;
-use protocol::{TopicName, TransformStats};
+use protocol::{BreakerPolicy, TopicName, TransformStats};
 
 use crate::{
-    Fault, Transform, Worker, clock,
+    Fault, Transform, Worker,
+    breaker::Change,
+    clock,
     failure::{Next, Search},
     fault::CallError,
     frame::Frame,
@@ -22,6 +28,7 @@ use crate::{
     plugin::StartError,
     reframe::{Piece, Reframed, Reframer, Rules, Unreadable},
     scan,
+    slots::Turn,
 };
 
 /// What all stages of one batch share.
@@ -67,23 +74,87 @@ impl From<Unreadable> for StageError {
     }
 }
 
-/// Runs one transform on the records, and counts what it did.
+/// Runs one transform on the records, in its turn, and counts what it did.
 pub(crate) fn run(
-    worker: &mut Worker,
+    worker: &Worker,
     transform: &Arc<Transform>,
     batch: &Batch<'_>,
     frame: &Frame,
 ) -> Result<Ran, StageError> {
+    let usage = transform.usage();
+    let _running = usage.running();
     let began = clock::wall();
-    let mut traps = 0;
-    let outcome = Stage { worker, transform, batch, frame, traps: &mut traps }.run()?;
-    let mut stats = match &outcome {
-        Outcome::Unchanged => unchanged(frame.record_count),
-        Outcome::Changed(reframed) => changed(frame.record_count, reframed),
+    if !usage.ask_breaker(began) {
+        return bypass(transform, batch, frame, began);
+    }
+    let turn = Some(worker.host().slots().take(&usage.account, began));
+    let mut stage = Stage { worker, transform, batch, frame, turn, tally: Tally::default() };
+    let outcome = stage.run();
+    let now = clock::wall();
+    let (cpu, tally) = (stage.turn.take().map_or(Duration::ZERO, |turn| turn.end(now)), stage.tally);
+    let outcome = outcome.inspect_err(|_| usage.untold())?;
+    let change = usage.tell_breaker(tally.failure(frame.record_count), transform.spec().limits.breaker_batches, now);
+    tell(transform, change, now);
+
+    let stats = TransformStats {
+        traps: tally.traps,
+        deadline_hits: tally.deadline_hits,
+        ns: ns(now.saturating_duration_since(began)),
+        cpu_ns: ns(cpu),
+        trips: (change == Change::Opened).into(),
+        ..counted(frame, &outcome)
     };
-    (stats.traps, stats.ns) = (traps, clock::ns_since(began));
-    transform.counters().add(&stats);
+    usage.counters.add(&stats);
     Ok(Ran { outcome, ns: stats.ns })
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What becomes of a batch while the breaker is open: as the transform's policy says.
+fn bypass(transform: &Transform, batch: &Batch<'_>, frame: &Frame, now: Instant) -> Result<Ran, StageError> {
+    let spec = transform.spec();
+    let open = transform.usage().breaker_open(now);
+    let (cause, retry_in_ms) = open.map_or((String::new(), 0), |open| (open.cause, open.retry_in_ms));
+    let text = format!("its breaker is open: {cause}");
+    let outcome = match spec.breaker {
+        BreakerPolicy::Pause => {
+            return Err(StageError::Host(format!("{text}; the next batch is tried in {retry_in_ms} ms")));
+        }
+        BreakerPolicy::PassThrough => Outcome::Unchanged,
+        BreakerPolicy::DeadLetter => {
+            let mut reframer = Reframer::new(rules(transform, batch), 0, frame.record_count);
+            let fault = Fault::new(HostCode::BreakerOpen, text);
+            (0..frame.record_count).for_each(|record| reframer.fail(record, fault.clone()));
+            Outcome::Changed(reframer.finish()?)
+        }
+    };
+    let stats = TransformStats { bypassed: frame.record_count.into(), ..counted(frame, &outcome) };
+    transform.usage().counters.add(&stats);
+    Ok(Ran { outcome, ns: ns(clock::wall().saturating_duration_since(now)) })
+}
+
+/// Says it when a breaker opens or closes: it concerns whoever looks after the broker.
+fn tell(transform: &Transform, change: Change, now: Instant) {
+    let (name, policy) = (transform.spec().name.as_str(), transform.spec().breaker.as_str());
+    match change {
+        Change::None => {}
+        Change::Opened => {
+            let cause = transform.usage().breaker_open(now).map_or_else(String::new, |open| open.cause);
+            tracing::warn!(transform = name, policy, "transform keeps failing, its breaker is open: {cause}");
+        }
+        Change::Closed => tracing::info!(transform = name, "transform works again, its breaker is closed"),
+    }
+}
+
+fn counted(frame: &Frame, outcome: &Outcome) -> TransformStats {
+    let bytes_in = frame.section.len() as u64;
+    let (stats, bytes_out) = match outcome {
+        Outcome::Unchanged => (unchanged(frame.record_count), bytes_in),
+        Outcome::Changed(reframed) => (changed(frame.record_count, reframed), reframed.section.len() as u64),
+    };
+    TransformStats { bytes_in, bytes_out, ..stats }
 }
 
 fn unchanged(record_count: u32) -> TransformStats {
@@ -106,11 +177,40 @@ fn changed(record_count: u32, reframed: &Reframed) -> TransformStats {
 }
 
 struct Stage<'a> {
-    worker: &'a mut Worker,
+    worker: &'a Worker,
     transform: &'a Arc<Transform>,
     batch: &'a Batch<'a>,
     frame: &'a Frame,
-    traps: &'a mut u64,
+    /// Lent to the instance that runs.
+    turn: Option<Turn>,
+    tally: Tally,
+}
+
+/// What went wrong in one batch.
+#[derive(Debug, Default)]
+struct Tally {
+    traps: u64,
+    deadline_hits: u64,
+    /// Records that failed for a reason that the host found.
+    faulted: u32,
+    /// The last of these reasons.
+    cause: Option<String>,
+    /// Whole records returned so far, over all pieces.
+    returned_records: u64,
+}
+
+impl Tally {
+    fn enter(&mut self, fault: &Fault) {
+        self.traps += 1;
+        self.deadline_hits += u64::from(fault.code == HostCode::Deadline);
+    }
+
+    /// The batch as the breaker sees it: failed when the guest could do nothing with at least half of it. What a guest
+    /// says of single records is its work, and no failure.
+    fn failure(&self, record_count: u32) -> Option<&str> {
+        let failed = u64::from(self.faulted) * 2 >= u64::from(record_count);
+        self.cause.as_deref().filter(|_| failed)
+    }
 }
 
 /// How one call went.
@@ -126,10 +226,11 @@ enum Called {
 }
 
 impl Stage<'_> {
-    fn run(mut self) -> Result<Outcome, StageError> {
-        let (frame, spec) = (self.frame, self.transform.spec());
-        let mut search = Search::new(frame.record_count, spec.limits.deadline_ms);
-        let mut reframer = Reframer::new(self.rules(), frame.section.len(), frame.record_count);
+    fn run(&mut self) -> Result<Outcome, StageError> {
+        let frame = self.frame;
+        let mut search = Search::new(frame.record_count, &self.transform.spec().limits);
+        let rules = rules(self.transform, self.batch);
+        let mut reframer = Reframer::new(rules, frame.section.len(), frame.record_count);
         let mut starts = Vec::new();
         while let Some(piece) = search.next() {
             let is_whole = piece.len() == frame.record_count as usize;
@@ -140,8 +241,8 @@ impl Stage<'_> {
             match self.call(&piece, &section, is_whole, &mut search, &mut reframer)? {
                 Called::KeptAll => return Ok(Outcome::Unchanged),
                 Called::Applied => search.passed(&piece),
-                Called::Failed(fault, cursor) => blame(search.failed(piece, cursor), fault, &mut reframer),
-                Called::NotStarted(fault) => blame(search.give_up(piece), fault, &mut reframer),
+                Called::Failed(fault, cursor) => self.blame(search.failed(piece, cursor), fault, &mut reframer),
+                Called::NotStarted(fault) => self.blame(search.give_up(piece), fault, &mut reframer),
             }
         }
         Ok(Outcome::Changed(reframer.finish()?))
@@ -161,43 +262,41 @@ impl Stage<'_> {
             Err(error) => return not_started(error),
         };
         let cpu_before = search.has_faulted().then(clock::thread_cpu);
-        let called = self.exchange(&mut instance, piece, section, is_whole, reframer);
+        self.turn.take().into_iter().for_each(|turn| instance.lend(turn));
+        let called = self.exchange(&mut instance, piece, section, (is_whole, search.believes_hints()), reframer);
+        self.turn = instance.take_back();
         if let Some(before) = cpu_before {
             search.spend(clock::thread_cpu().saturating_sub(before));
         }
         let (called, may_serve_again) = called?;
         if may_serve_again {
             self.worker.give_back(self.transform, instance);
-        } else {
-            *self.traps += 1;
         }
         Ok(called)
     }
 
     fn exchange(
-        &self,
+        &mut self,
         instance: &mut PluginInstance,
         piece: &Range<u32>,
         section: &Bytes,
-        is_whole: bool,
+        (is_whole, believes_cursor): (bool, bool),
         reframer: &mut Reframer,
     ) -> Result<(Called, bool), StageError> {
         let record_count = piece.end - piece.start;
-        let answer = match instance.process(self.worker.host(), self.input(record_count, section)) {
+        let input = Input { believes_cursor, ..self.input(record_count, section) };
+        let answer = match instance.process(self.worker.host(), input) {
             Ok(answer) => answer,
             Err(failed) => {
                 return match failed.error {
-                    CallError::Fault(fault) => Ok((Called::Failed(fault, failed.cursor), false)),
+                    CallError::Fault(fault) => Ok((self.faulted(fault, failed.cursor), false)),
                     CallError::Host(text) => Err(StageError::Host(text)),
                 };
             }
         };
-        let output = match Output::decode(answer.output, record_count) {
+        let output = match self.decode(answer.output, record_count) {
             Ok(output) => output,
-            Err(error) => {
-                let fault = Fault::new(HostCode::BadOutput, error.to_string());
-                return Ok((Called::Failed(fault, None), false));
-            }
+            Err(fault) => return Ok((self.faulted(fault, None), false)),
         };
         if is_whole && keeps_all(&output, record_count) {
             return Ok((Called::KeptAll, true));
@@ -207,15 +306,25 @@ impl Stage<'_> {
         Ok((Called::Applied, is_clean))
     }
 
-    fn rules(&self) -> Rules {
-        let spec = self.transform.spec();
-        Rules {
-            header: *self.batch.header,
-            max_record_bytes: self.batch.max_record_bytes,
-            target_count: spec.targets.len(),
-            keyed_targets: Rules::keyed_targets(&spec.targets, self.batch.keyed_topics),
-            output_bytes: spec.limits.output_bytes,
+    /// Reads what the guest returned, as far as it can be known without its memory.
+    fn decode<'o>(&mut self, output: &'o [u8], record_count: u32) -> Result<Output<'o>, Fault> {
+        let output = Output::decode(output, record_count);
+        let output = output.map_err(|error| Fault::new(HostCode::BadOutput, error.to_string()))?;
+        if let Decisions::Records(entries) = &output.decisions {
+            let limit = self.transform.spec().limits.output_records;
+            let returned = self.tally.returned_records + entries.iter().len() as u64;
+            if returned > u64::from(limit) {
+                let text = format!("output of {returned} records is over `output_records` ({limit})");
+                return Err(Fault::new(HostCode::BadOutput, text));
+            }
+            self.tally.returned_records = returned;
         }
+        Ok(output)
+    }
+
+    fn faulted(&mut self, fault: Fault, cursor: Option<u32>) -> Called {
+        self.tally.enter(&fault);
+        Called::Failed(fault, cursor)
     }
 
     fn input<'s>(&'s self, record_count: u32, section: &'s Bytes) -> Input<'s> {
@@ -228,20 +337,37 @@ impl Stage<'_> {
             partition: batch.partition,
             topic: batch.topic.as_str().as_bytes(),
         };
-        Input { header, section }
+        Input { header, section, believes_cursor: true }
+    }
+
+    fn blame(&mut self, next: Next, fault: Fault, reframer: &mut Reframer) {
+        let rest = match next {
+            Next::Smaller => return,
+            Next::Blame(record) => {
+                self.tally.faulted += 1;
+                self.tally.cause = Some(fault.text.clone());
+                return reframer.fail(record, fault);
+            }
+            Next::GiveUp(rest) => rest,
+        };
+        let text = format!("not tried singly: {}", fault.text);
+        for record in rest.into_iter().flatten() {
+            self.tally.faulted += 1;
+            reframer.fail(record, Fault::new(fault.code, text.clone()));
+        }
+        self.tally.cause = Some(fault.text);
     }
 }
 
-fn blame(next: Next, fault: Fault, reframer: &mut Reframer) {
-    match next {
-        Next::Smaller => {}
-        Next::Blame(record) => reframer.fail(record, fault),
-        Next::GiveUp(rest) => {
-            let text = format!("not tried singly: {}", fault.text);
-            for record in rest.into_iter().flatten() {
-                reframer.fail(record, Fault::new(fault.code, text.clone()));
-            }
-        }
+/// What the transform's records are measured by, on this batch.
+fn rules(transform: &Transform, batch: &Batch<'_>) -> Rules {
+    let spec = transform.spec();
+    Rules {
+        header: *batch.header,
+        max_record_bytes: batch.max_record_bytes,
+        target_count: spec.targets.len(),
+        keyed_targets: Rules::keyed_targets(&spec.targets, batch.keyed_topics),
+        output_bytes: spec.limits.output_bytes,
     }
 }
 

@@ -72,7 +72,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Pipeline::run`].
-    pub fn trace(&self, worker: &mut Worker, input: &PipelineInput<'_>) -> Result<Trace, PipelineError> {
+    pub fn trace(&self, worker: &Worker, input: &PipelineInput<'_>) -> Result<Trace, PipelineError> {
         let header = input.batch.header();
         let mut stages = Vec::new();
         let output = self.run_watched(worker, input, |watched| stages.push(stage_trace(header, &watched)))?;

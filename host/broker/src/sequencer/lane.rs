@@ -20,6 +20,7 @@ use storage::{StateChange, StateTable};
 
 use super::{
     BatchId, Finished, RunId,
+    queue::{Place, Queued},
     window::{Check, PRODUCER_KEY_BYTES, Stamp, Window},
 };
 use crate::errors::ProduceError;
@@ -31,6 +32,8 @@ pub(crate) struct Accepted {
     pub(crate) numbered: Option<Numbered>,
     pub(crate) batch: RecordBatch,
     pub(crate) checked: bool,
+    /// What it holds of the room for batches that wait; none where it need not.
+    pub(crate) place: Option<Place>,
 }
 
 /// A producer's stamp and the number its window gave the batch.
@@ -79,6 +82,7 @@ pub(crate) struct Lane {
     /// Why a transform stopped the partition.
     pub(crate) paused: Option<Arc<str>>,
     pub(crate) waiting: VecDeque<Accepted>,
+    pub(crate) queued: Queued,
     pub(crate) stage: Stage,
     /// Whether it stands in the ready queue.
     pub(crate) ready: bool,
@@ -96,15 +100,16 @@ impl Lane {
             piped: start.piped,
             paused: None,
             waiting: VecDeque::new(),
+            queued: Queued::default(),
             stage: Stage::Idle,
             ready: false,
             closed: false,
         }
     }
 
-    /// Whether the batch that was just put in line needs no worker and nothing before it does.
+    /// Whether the next batch needs no worker, and nothing before it does.
     pub(crate) fn is_direct(&self) -> bool {
-        !self.piped && self.waiting.len() == 1 && matches!(self.stage, Stage::Idle)
+        !self.piped && self.waiting.is_empty() && matches!(self.stage, Stage::Idle)
     }
 
     pub(crate) fn check(&self, stamp: &Stamp) -> Result<Check, ProduceError> {

@@ -245,7 +245,7 @@ impl World {
             while !self.queue.is_empty() {
                 self.commit(true);
             }
-            assert!(before != (0, 0) || self.sequencer.is_idle() || self.sequencer.has_ready(), "nothing moves");
+            assert!(before != (0, 0) || self.sequencer.is_idle() || self.sequencer.ready_count() > 0, "nothing moves");
         }
     }
 

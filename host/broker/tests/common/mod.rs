@@ -7,9 +7,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use broker::{Broker, BrokerOptions, Partition, StoreOptions};
 use bytes::Bytes;
 use protocol::{
-    BatchBuilder, BatchProducer, CleanupPolicy, Compression, Epoch, Offset, OnError, PluginName, ProducerId, Record,
+    BatchBuilder, BatchProducer, CleanupPolicy, Compression, Epoch, Offset, PluginName, ProducerId, Record,
     RecordBatch, Sequence, TopicConfig, TopicName, TopicPartition, TransformName, TransformSpec,
-    control::{CreateTopic, DeployTransform, Placement},
+    control::{CreateTopic, DeployTransform},
     records,
 };
 
@@ -56,16 +56,7 @@ pub(crate) async fn upload(broker: &Broker, name: &str, wat: &str) {
 }
 
 pub(crate) fn deploy(topic: &str, plugin: &str) -> DeployTransform {
-    DeployTransform {
-        topic: topic_name(topic),
-        name: None,
-        plugin: plugin_name(plugin),
-        config: "{}".to_owned(),
-        on_error: OnError::DeadLetter,
-        limits: None,
-        targets: Vec::new(),
-        placement: Placement::Last,
-    }
+    DeployTransform::new(topic_name(topic), plugin_name(plugin))
 }
 
 /// Names of a topic's transforms, in order.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use client::{
-    AlterTopic, Client, ClientConfig, ConnectError, CreateTopic, DeployTransform, Identity, OnError, Placement,
-    Retention, TopicConfig, TopicPartition,
+    AlterTopic, Client, ClientConfig, ConnectError, CreateTopic, DeployTransform, Identity, OnError, Retention,
+    TopicConfig, TopicPartition,
 };
 use sim::{
     checker::history::{Event, Fate, History, Partition, What},
@@ -84,14 +84,9 @@ impl World {
         admin.upload_plugin("json-filter".parse()?, wasm).await?;
         for (topic, on_error) in [("filtered", OnError::DeadLetter), ("strict", OnError::Reject)] {
             let transform = DeployTransform {
-                topic: topic.parse()?,
-                name: None,
-                plugin: "json-filter".parse()?,
                 config: r#"{"pointer":"/keep","op":"eq","value":true}"#.to_owned(),
                 on_error,
-                limits: None,
-                targets: Vec::new(),
-                placement: Placement::default(),
+                ..DeployTransform::new(topic.parse()?, "json-filter".parse()?)
             };
             admin.deploy_transform(transform).await?;
         }

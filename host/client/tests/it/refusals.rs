@@ -4,8 +4,7 @@ use std::{net::UdpSocket, sync::Arc};
 
 use client::{
     AdminError, Assignment, Client, ClientConfig, ConnectError, ConsumeError, ConsumerConfig, DeliveryMode,
-    DeployTransform, ErrorCode, NOW, Offset, OffsetSpec, OnError, Outcome, Placement, ProduceError, ProducerConfig,
-    Record,
+    DeployTransform, ErrorCode, NOW, Offset, OffsetSpec, OnError, Outcome, ProduceError, ProducerConfig, Record,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -165,16 +164,8 @@ async fn a_record_a_transform_rejects_is_told_alone() {
     let wasm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/access-log-json/access-log-json.wasm");
     let admin = client.admin();
     let plugin = admin.upload_plugin("log".parse().unwrap(), std::fs::read(wasm).unwrap()).await.unwrap();
-    let deploy = DeployTransform {
-        topic: name.clone(),
-        name: None,
-        plugin: plugin.name.clone(),
-        config: "{}".to_owned(),
-        on_error: OnError::Reject,
-        limits: None,
-        targets: Vec::new(),
-        placement: Placement::Last,
-    };
+    let deploy =
+        DeployTransform { on_error: OnError::Reject, ..DeployTransform::new(name.clone(), plugin.name.clone()) };
     let deployed = admin.deploy_transform(deploy).await.unwrap();
     assert_eq!((deployed.spec.plugin_hash, admin.plugins().await.unwrap()), (plugin.hash, vec![plugin]));
 

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 use protocol::{
-    Books, CleanupPolicy, Epoch, ErrorCode, Health, Offset, OnError, PartitionDescription, PartitionId,
-    PluginDescription, PluginHash, PluginName, ProduceAnswer, ProducerId, RecordError, Retention, TopicConfig,
-    TopicDescription, TopicName, TopicPartition, TransformDescription, TransformLimits, TransformName, TransformSpec,
-    TransformStats, WireError,
+    Books, BreakerOpen, BreakerPolicy, CleanupPolicy, Epoch, ErrorCode, Health, Isolation, LimitChanges, Offset,
+    OnError, PartitionDescription, PartitionId, PluginDescription, PluginHash, PluginName, ProduceAnswer, ProducerId,
+    RecordError, Retention, TopicConfig, TopicDescription, TopicName, TopicPartition, TransformDescription,
+    TransformLimits, TransformName, TransformSpec, TransformStats, TransformUsage, WireError,
     control::{
-        AlterTopic, BackupDone, BackupStatus, ControlError, CreateTopic, DeployTransform, Hello, OffsetSpec, Placement,
-        Request, Response, RestorableRun, StartBackup, Status, UploadPlugin, Welcome, decode, encode,
+        AlterTopic, AlterTransform, BackupDone, BackupStatus, ControlError, CreateTopic, DeployTransform, Hello,
+        OffsetSpec, Placement, Request, Response, RestorableRun, StartBackup, Status, UploadPlugin, Welcome, decode,
+        encode,
     },
     limits::CONTROL_BODY_BYTES_MAX,
 };
@@ -61,12 +62,39 @@ fn on_error() -> impl Strategy<Value = OnError> {
     proptest::sample::select(vec![OnError::DeadLetter, OnError::Drop, OnError::Reject, OnError::Pause])
 }
 
-fn limits() -> impl Strategy<Value = TransformLimits> {
-    any::<(u64, u32, u64)>().prop_map(|(memory_bytes, deadline_ms, output_bytes)| TransformLimits {
-        memory_bytes,
-        deadline_ms,
-        output_bytes,
+fn limit_changes() -> impl Strategy<Value = LimitChanges> {
+    let first = any::<(Option<u64>, Option<u32>, Option<u64>, Option<u32>, Option<u32>, Option<u32>)>();
+    let rest = any::<(Option<u32>, Option<u32>, Option<u32>, Option<u32>, Option<u32>, Option<u32>)>();
+    (first, rest).prop_map(|(first, rest)| {
+        let (memory_bytes, deadline_ms, output_bytes, record_deadline_ms, stack_bytes, output_records) = first;
+        let (failures, failure_ms, log_lines_per_s, cpu_share, cpu_percent, breaker_batches) = rest;
+        LimitChanges {
+            memory_bytes,
+            deadline_ms,
+            output_bytes,
+            record_deadline_ms,
+            stack_bytes,
+            output_records,
+            failures,
+            failure_ms,
+            log_lines_per_s,
+            cpu_share,
+            cpu_percent,
+            breaker_batches,
+        }
     })
+}
+
+fn limits() -> impl Strategy<Value = TransformLimits> {
+    limit_changes().prop_map(|changes| changes.apply(TransformLimits::default()))
+}
+
+fn isolation() -> impl Strategy<Value = Isolation> {
+    proptest::sample::select(vec![Isolation::Reused, Isolation::Fresh])
+}
+
+fn breaker() -> impl Strategy<Value = BreakerPolicy> {
+    proptest::sample::select(vec![BreakerPolicy::DeadLetter, BreakerPolicy::Pause, BreakerPolicy::PassThrough])
 }
 
 fn placement() -> impl Strategy<Value = Placement> {
@@ -89,17 +117,28 @@ fn alter_topic() -> impl Strategy<Value = AlterTopic> {
 }
 
 fn deploy() -> impl Strategy<Value = DeployTransform> {
-    let who = (topic(), option::of(transform()), plugin());
-    let how = (".{0,40}", on_error(), option::of(limits()), vec(topic(), 0..3), placement());
-    (who, how).prop_map(|((topic, name, plugin), (config, on_error, limits, targets, placement))| DeployTransform {
-        topic,
-        name,
-        plugin,
-        config,
-        on_error,
-        limits,
-        targets,
-        placement,
+    let who = (topic(), option::of(transform()), plugin(), ".{0,40}", vec(topic(), 0..3), placement());
+    let how = (on_error(), limit_changes(), isolation(), option::of(breaker()));
+    (who, how).prop_map(
+        |((topic, name, plugin, config, targets, placement), (on_error, limits, isolation, breaker))| DeployTransform {
+            topic,
+            name,
+            plugin,
+            config,
+            on_error,
+            limits,
+            targets,
+            placement,
+            isolation,
+            breaker,
+        },
+    )
+}
+
+fn alter_transform() -> impl Strategy<Value = AlterTransform> {
+    let how = (option::of(on_error()), option::of(isolation()), option::of(breaker()));
+    (topic(), transform(), limit_changes(), how).prop_map(|(topic, name, limits, (on_error, isolation, breaker))| {
+        AlterTransform { topic, name, limits, on_error, isolation, breaker }
     })
 }
 
@@ -123,6 +162,8 @@ fn request() -> impl Strategy<Value = Request> {
         plugin().prop_map(Request::DeletePlugin),
         deploy().prop_map(Request::DeployTransform),
         (topic(), transform()).prop_map(|(topic, name)| Request::RemoveTransform(topic, name)),
+        (topic(), transform()).prop_map(|(topic, name)| Request::ResumeTransform(topic, name)),
+        alter_transform().prop_map(Request::AlterTransform),
         option::of(topic()).prop_map(Request::ListTransforms),
         upload().prop_map(Request::UploadPlugin),
         Just(Request::Status),
@@ -156,23 +197,47 @@ fn plugin_description() -> impl Strategy<Value = PluginDescription> {
     })
 }
 
+fn transform_stats() -> impl Strategy<Value = TransformStats> {
+    any::<[u64; 16]>().prop_map(|numbers| {
+        let [batches, records_in, kept, records_out, dropped, failed, traps, ns, rest @ ..] = numbers;
+        let [deadline_hits, bytes_in, bytes_out, cpu_ns, log_lines, log_lines_cut, trips, bypassed] = rest;
+        TransformStats {
+            batches,
+            records_in,
+            kept,
+            records_out,
+            dropped,
+            failed,
+            traps,
+            ns,
+            deadline_hits,
+            bytes_in,
+            bytes_out,
+            cpu_ns,
+            log_lines,
+            log_lines_cut,
+            trips,
+            bypassed,
+        }
+    })
+}
+
+fn transform_usage() -> impl Strategy<Value = TransformUsage> {
+    let open = (".{0,20}", any::<u64>()).prop_map(|(cause, retry_in_ms)| BreakerOpen { cause, retry_in_ms });
+    (any::<(u32, u64, u32)>(), option::of(open)).prop_map(|((instances, memory_bytes, running), breaker)| {
+        TransformUsage { instances, memory_bytes, running, breaker }
+    })
+}
+
 fn transform_description() -> impl Strategy<Value = TransformDescription> {
-    (deploy(), transform(), any::<[u8; 32]>(), limits(), any::<(u32, [u64; 8])>()).prop_map(
-        |(
-            deploy,
-            name,
-            hash,
-            limits,
-            (stage, [batches, records_in, kept, records_out, dropped, failed, traps, ns]),
-        )| {
-            let DeployTransform { topic, plugin, config, on_error, targets, .. } = deploy;
+    (deploy(), transform(), any::<[u8; 32]>(), limits(), any::<u32>(), transform_stats(), transform_usage()).prop_map(
+        |(deploy, name, hash, limits, stage, stats, usage)| {
+            let DeployTransform { topic, plugin, config, on_error, targets, isolation, breaker, .. } = deploy;
+            let breaker = breaker.unwrap_or_else(|| BreakerPolicy::beside(on_error));
             let plugin_hash = PluginHash(hash);
-            TransformDescription {
-                topic,
-                stage,
-                spec: TransformSpec { name, plugin, plugin_hash, config, on_error, limits, targets },
-                stats: TransformStats { batches, records_in, kept, records_out, dropped, failed, traps, ns },
-            }
+            let spec =
+                TransformSpec { name, plugin, plugin_hash, config, on_error, limits, targets, isolation, breaker };
+            TransformDescription { topic, stage, spec, stats, usage }
         },
     )
 }
@@ -377,4 +442,28 @@ fn error_codes_are_unique_and_come_back() {
         assert!(!code.advice().is_empty());
     }
     assert_eq!(ErrorCode::from_number(u16::MAX), ErrorCode::Internal);
+}
+
+#[test]
+fn limits_that_a_stored_row_does_not_name_are_the_defaults() {
+    // As they were written when there were three of them: {0: 1 MiB, 1: 50, 2: 7}.
+    let row = [0xa3, 0x00, 0x1a, 0x00, 0x10, 0x00, 0x00, 0x01, 0x18, 0x32, 0x02, 0x07];
+    let expected =
+        TransformLimits { memory_bytes: 1 << 20, deadline_ms: 50, output_bytes: 7, ..TransformLimits::default() };
+    assert_eq!(decode::<TransformLimits>(&row).unwrap(), expected);
+}
+
+#[test]
+fn words_of_policies_come_back() {
+    for policy in [OnError::DeadLetter, OnError::Drop, OnError::Reject, OnError::Pause] {
+        assert_eq!(policy.as_str().parse(), Ok(policy));
+    }
+    for policy in [BreakerPolicy::DeadLetter, BreakerPolicy::Pause, BreakerPolicy::PassThrough] {
+        assert_eq!(policy.as_str().parse(), Ok(policy));
+    }
+    for isolation in [Isolation::Reused, Isolation::Fresh] {
+        assert_eq!(isolation.as_str().parse(), Ok(isolation));
+    }
+    let unknown = "stop".parse::<BreakerPolicy>().unwrap_err().to_string();
+    assert_eq!(unknown, "`stop` is not one of `dead-letter`, `pause`, `pass-through`");
 }

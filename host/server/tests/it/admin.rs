@@ -1,8 +1,8 @@
 //! Admin streams, and the requests that both they and the control stream take.
 
 use protocol::{
-    ErrorCode, Health, OnError, PluginHash, PluginName, TopicName, TransformLimits, WireError,
-    control::{self, DeployTransform, Placement, Request, Response, UploadPlugin},
+    ErrorCode, Health, LimitChanges, OnError, PluginHash, PluginName, TopicName, WireError,
+    control::{self, DeployTransform, Request, Response, UploadPlugin},
     frame::FrameKind,
     limits::PLUGIN_BYTES_MAX,
 };
@@ -41,18 +41,14 @@ pub(crate) async fn deploy(
     topic: &TopicName,
     (name, wasm): (&str, &[u8]),
     config: String,
-    limits: Option<TransformLimits>,
+    limits: LimitChanges,
 ) {
     upload(peer, &announce(name, wasm), wasm).await.unwrap();
     let deploy = DeployTransform {
-        topic: topic.clone(),
-        name: None,
-        plugin: PluginName::new(name).unwrap(),
         config,
         on_error: OnError::Drop,
         limits,
-        targets: Vec::new(),
-        placement: Placement::Last,
+        ..DeployTransform::new(topic.clone(), PluginName::new(name).unwrap())
     };
     control.ask(&Request::DeployTransform(deploy)).await.unwrap();
 }
@@ -60,7 +56,7 @@ pub(crate) async fn deploy(
 /// Deploys a transform that keeps what contains a text.
 pub(crate) async fn deploy_contains(peer: &Peer, control: &mut Stream, topic: &TopicName, text: &str) {
     let config = format!("{{\"contains\":\"{text}\"}}");
-    deploy(peer, control, topic, ("contains", CONTAINS), config, None).await;
+    deploy(peer, control, topic, ("contains", CONTAINS), config, LimitChanges::default()).await;
 }
 
 #[tokio::test]

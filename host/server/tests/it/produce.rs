@@ -1,7 +1,7 @@
 //! Producer streams.
 
 use protocol::{
-    Epoch, ErrorCode, ProducerId, TopicName, TopicPartition, TransformLimits,
+    Epoch, ErrorCode, LimitChanges, ProducerId, TopicName, TopicPartition,
     control::{self, OffsetSpec, Request, Response},
     frame::{Bound, FrameKind, Prefix, ProducerOpen},
     limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_PER_PRODUCER_MAX, PRODUCER_STREAMS_PER_CONNECTION_MAX},
@@ -142,9 +142,9 @@ async fn a_slow_partition_holds_back_only_itself() {
     let (peer, mut control) = join(&server).await;
     let (slow, quick) = (control.create_topic("slow").await, control.create_topic("quick").await);
     // CPU time, so that a busy machine does not decide the race.
-    let limits = TransformLimits { deadline_ms: 3_000, ..TransformLimits::default() };
+    let limits = LimitChanges { deadline_ms: Some(3_000), ..LimitChanges::default() };
     let wasm = wat::parse_str(LOOP).unwrap();
-    deploy(&peer, &mut control, &slow.topic, ("loop", &wasm), "{}".to_owned(), Some(limits)).await;
+    deploy(&peer, &mut control, &slow.topic, ("loop", &wasm), "{}".to_owned(), limits).await;
     let producer = control.init_producer().await;
     let mut stream = peer.producer(producer.0, producer.1).await;
     stream.bind(0, &slow).await;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ::broker::Broker;
 use protocol::{
-    OnError, PluginHash, PluginName, TopicConfig, TopicName, TransformName, TransformSpec,
+    OnError, PluginHash, PluginName, TopicConfig, TopicName, TransformLimits, TransformName, TransformSpec,
     control::{AlterTopic, CreateTopic, DeployTransform, Placement},
 };
 
@@ -109,13 +109,11 @@ impl Catalog {
             Placement::After(name) => beside(name).map(|at| at + 1),
         };
         let spec = TransformSpec {
-            name,
-            plugin: deploy.plugin.clone(),
-            plugin_hash: hash,
             config: deploy.config.clone(),
             on_error: deploy.on_error,
-            limits: deploy.limits.unwrap_or_default(),
+            limits: deploy.limits.apply(TransformLimits::default()),
             targets: deploy.targets.clone(),
+            ..TransformSpec::new(name, deploy.plugin.clone(), hash)
         };
         let at = at.unwrap_or(topic.transforms.len()).min(topic.transforms.len());
         topic.transforms.insert(at, spec);

@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Duration};
 
 use ::broker::Broker;
 use protocol::{
-    CleanupPolicy, ErrorCode, OnError, PartitionDescription, Retention, TopicConfig, TopicDescription, TopicName,
-    TopicPartition, TransformLimits, TransformName, WireError,
+    CleanupPolicy, ErrorCode, LimitChanges, OnError, PartitionDescription, Retention, TopicConfig, TopicDescription,
+    TopicName, TopicPartition, TransformName, WireError,
     control::{AlterTopic, CreateTopic, DeployTransform, Placement},
 };
 
@@ -180,15 +180,12 @@ impl Operator {
             _ => Placement::Last,
         };
         DeployTransform {
-            topic,
             name: Some(name),
-            plugin: guest.name.clone(),
-            config: "{}".to_owned(),
             on_error,
-            // No guest here loops, and a host that is busy must not make one fail.
-            limits: Some(TransformLimits { deadline_ms: 60_000, ..TransformLimits::default() }),
+            limits: unhurried(),
             targets,
             placement,
+            ..DeployTransform::new(topic, guest.name.clone())
         }
     }
 
@@ -334,4 +331,15 @@ pub(super) fn settle(world: &World, broker: &Broker, catalog: &Catalog) -> Resul
         }
         Ok(())
     })
+}
+
+/// No guest here loops, and a host that is busy must not make one fail. A breaker goes by the clock, which is no part of
+/// what a seed decides.
+fn unhurried() -> LimitChanges {
+    LimitChanges {
+        deadline_ms: Some(60_000),
+        record_deadline_ms: Some(60_000),
+        breaker_batches: Some(0),
+        ..LimitChanges::default()
+    }
 }

@@ -14,8 +14,8 @@ use abi::HostCode;
 use catalogue::{Attack, End, Refusal};
 use clock::Stopwatch;
 use protocol::{
-    BatchBuilder, Compression, Offset, OnError, PluginName, Record, RecordBatch, TopicName, TransformName,
-    TransformSpec, limits::RECORD_BYTES_MAX,
+    BatchBuilder, Compression, Offset, PluginName, Record, RecordBatch, TopicName, TransformName, TransformSpec,
+    limits::RECORD_BYTES_MAX,
 };
 use transform::{
     Pipeline, PipelineInput, PipelineOutput, Plugin, PluginError, PluginHost, PluginHostOptions, Transform,
@@ -89,7 +89,6 @@ fn run(host: &PluginHost, attack: &Attack, neighbour: &mut Neighbour) -> String 
         neighbour.assert_answers(name);
     }
     drop(pipeline);
-    neighbour.worker.forget_gone();
     resident::assert_is_back(before, name);
     came_to
 }
@@ -100,8 +99,8 @@ fn run_batch(worker: &mut Worker, pipeline: &Pipeline, attack: &Attack, failed: 
     let watch = Stopwatch::start();
     let output = process(worker, pipeline, &batch(&values));
     // The call that fails, the calls that look for who is to blame, and the one that the budget ends in.
-    let deadlines = protocol::limits::GUEST_FAILURE_DEADLINES_PER_BATCH_MAX + 3;
-    let most = Duration::from_millis(attack.limits.deadline_ms.into()) * deadlines + BATCH_CPU_MAX;
+    let may_spend = 3 * attack.limits.deadline_ms + attack.limits.failure_ms;
+    let most = Duration::from_millis(may_spend.into()) + BATCH_CPU_MAX;
     assert!(watch.cpu() < most, "`{}` took {:?} for a batch", attack.name, watch.cpu());
     let letters: Vec<_> = output.dead_letters.iter().map(|letter| (letter.source, letter.code)).collect();
     let said = output.dead_letters.first().map_or(String::new(), |letter| letter.text.clone());
@@ -114,15 +113,8 @@ fn run_batch(worker: &mut Worker, pipeline: &Pipeline, attack: &Attack, failed: 
 }
 
 fn deploy(host: &PluginHost, plugin: &Plugin, attack: &Attack) -> Result<Transform, TransformError> {
-    let spec = TransformSpec {
-        name: TransformName::new("attack").unwrap(),
-        plugin: PluginName::new("attack").unwrap(),
-        plugin_hash: plugin.hash(),
-        config: "{}".into(),
-        on_error: OnError::DeadLetter,
-        limits: attack.limits,
-        targets: Vec::new(),
-    };
+    let (name, of) = (TransformName::new("attack").unwrap(), PluginName::new("attack").unwrap());
+    let spec = TransformSpec { limits: attack.limits, ..TransformSpec::new(name, of, plugin.hash()) };
     Transform::new(host, plugin, spec)
 }
 

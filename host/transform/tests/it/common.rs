@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use protocol::{
-    BatchBuilder, Compression, Offset, OnError, PluginName, Record, RecordBatch, TopicName, TransformLimits,
-    TransformName, TransformSpec, limits::RECORD_BYTES_MAX, records,
+    BatchBuilder, Compression, Offset, PluginName, Record, RecordBatch, TopicName, TransformLimits, TransformName,
+    TransformSpec, limits::RECORD_BYTES_MAX, records,
 };
 use transform::{
     Pipeline, PipelineError, PipelineInput, PipelineOutput, Plugin, PluginHost, PluginHostOptions, Transform,
@@ -99,14 +99,10 @@ pub(crate) fn moody(has_cursor: bool) -> Vec<u8> {
 
 /// Settings for a test: a deadline short enough to wait for.
 pub(crate) fn spec(name: &str, plugin: &Plugin) -> TransformSpec {
+    let (name, plugin_name) = (TransformName::new(name).unwrap(), PluginName::new("guest").unwrap());
     TransformSpec {
-        name: TransformName::new(name).unwrap(),
-        plugin: PluginName::new("guest").unwrap(),
-        plugin_hash: plugin.hash(),
-        config: "{}".into(),
-        on_error: OnError::DeadLetter,
         limits: TransformLimits { deadline_ms: 20, ..TransformLimits::default() },
-        targets: Vec::new(),
+        ..TransformSpec::new(name, plugin_name, plugin.hash())
     }
 }
 

@@ -310,7 +310,7 @@ fn an_output_record_over_the_topics_limit_fails_alone() {
         max_record_bytes: 50,
         keyed_topics: &[],
     };
-    let output = pipeline.run(&mut Worker::new(&host), &input).unwrap();
+    let output = pipeline.run(&Worker::new(&host), &input).unwrap();
     assert_eq!(offsets(&output), [0, 2]);
     assert_eq!(output.dead_letters[0].code, HostCode::RecordTooLarge as u16);
 }

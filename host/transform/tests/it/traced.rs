@@ -20,7 +20,7 @@ fn a_trace_follows_each_record_through_the_stages() {
         max_record_bytes: 1 << 20,
         keyed_topics: &[],
     };
-    let trace = pipeline.trace(&mut Worker::new(&host), &input).unwrap();
+    let trace = pipeline.trace(&Worker::new(&host), &input).unwrap();
 
     let verdicts = |stage: usize| -> Vec<(u32, &TraceVerdict)> {
         trace.stages[stage].records.iter().map(|record| (record.source, &record.verdict)).collect()

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use client::{Client, ClientConfig, CreateTopic, DeployTransform, Identity, OnError, Placement, TopicConfig};
+use client::{Client, ClientConfig, CreateTopic, DeployTransform, Identity, TopicConfig};
 use serde_json::json;
 use server::{Server, ServerConfig};
 use tempfile::TempDir;
@@ -104,14 +104,9 @@ impl Setup {
         let builtin = builtin::find(stage.plugin.as_str()).expect("the plan uses plugins of the binary");
         self.client.admin().upload_plugin(stage.plugin.clone(), builtin.wasm).await?;
         let deploy = DeployTransform {
-            topic: plan.topic.clone(),
             name: Some(stage.name.clone()),
-            plugin: stage.plugin.clone(),
             config: stage.config.to_string(),
-            on_error: OnError::DeadLetter,
-            limits: None,
-            targets: Vec::new(),
-            placement: Placement::Last,
+            ..DeployTransform::new(plan.topic.clone(), stage.plugin.clone())
         };
         self.client.admin().deploy_transform(deploy).await?;
         Ok(())

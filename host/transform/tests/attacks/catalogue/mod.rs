@@ -81,7 +81,12 @@ const DEADLINE_MS: u32 = 50;
 impl Attack {
     fn new(name: &'static str, class: Class, wasm: Vec<u8>, end: End) -> Attack {
         let records = (0..4).map(|index| format!("record {index}").into_bytes()).collect();
-        let limits = TransformLimits { deadline_ms: DEADLINE_MS, ..TransformLimits::default() };
+        let limits = TransformLimits {
+            deadline_ms: DEADLINE_MS,
+            record_deadline_ms: 2_000,
+            failure_ms: 16 * DEADLINE_MS,
+            ..TransformLimits::default()
+        };
         Attack { name, class, wasm, limits, records, batches: 1, end }
     }
 
