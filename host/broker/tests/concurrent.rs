@@ -104,7 +104,8 @@ async fn a_guest_that_loops_leaves_the_topics_beside_it_alone() {
     let piped = topic(&broker, "piped", 1).await.remove(0);
     upload(&broker, "verdicts", VERDICTS).await;
     // CPU time: long beside what the other topics need, however busy the machine is.
-    let limits = LimitChanges { deadline_ms: Some(1_500), ..LimitChanges::default() };
+    let deadline_ms = Some(1_500);
+    let limits = LimitChanges { deadline_ms, record_deadline_ms: deadline_ms, ..LimitChanges::default() };
     broker.deploy_transform(DeployTransform { limits, ..deploy("looping", "verdicts") }).await.unwrap();
     broker.deploy_transform(deploy("piped", "verdicts")).await.unwrap();
 

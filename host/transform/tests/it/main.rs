@@ -3,6 +3,7 @@
 mod common;
 mod determinism;
 mod hostile;
+mod limits;
 mod model;
 mod outputs;
 mod real;
