@@ -67,7 +67,7 @@ fn a_cursor_that_stands_still_costs_no_sound_record() {
         (spec.limits.deadline_ms, spec.limits.record_deadline_ms) = (60_000, 20);
     };
     let transform = deploy_with(&host, &guest(body), limits).unwrap();
-    let pipeline = Pipeline::new(vec![transform.clone()]);
+    let pipeline = Pipeline::new(vec![transform]);
     let output = run(&mut Worker::new(&host), &pipeline, &numbered(20)).unwrap();
     assert_eq!((output.books.kept, output.dead_letters.len()), (20, 0));
 }
