@@ -9,6 +9,7 @@ mod outputs;
 mod real;
 mod refused;
 mod traced;
+mod wasi;
 
 /// A worker can be moved to its thread; everything else is shared by all of them.
 const _: () = {
