@@ -114,8 +114,11 @@ pub const PLUGIN_NESTING_MAX: u32 = 1_024;
 /// Elements of all tables of a plugin.
 pub const PLUGIN_TABLE_ELEMENTS_MAX: u64 = 100_000;
 
-/// Types, globals, imports, exports, data and element segments of a plugin, each: they cost memory per instance.
+/// Types, globals, imports, exports and element segments of a plugin, each: they cost memory per instance.
 pub const PLUGIN_ITEMS_MAX: u32 = 20_000;
+
+/// Data segments of a module: Go's linker makes one of every stretch between zeros, 33,000 for a small guest.
+pub const PLUGIN_DATA_SEGMENTS_MAX: u32 = 65_536;
 
 /// Tables of a plugin; compilers make one.
 pub const PLUGIN_TABLES_MAX: u32 = 4;

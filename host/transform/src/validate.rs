@@ -7,8 +7,9 @@
 //! Start at [`check`].
 
 use protocol::limits::{
-    GUEST_MEMORY_BYTES_CEILING, PLUGIN_BYTES_MAX, PLUGIN_FUNCTION_BYTES_MAX, PLUGIN_FUNCTIONS_MAX, PLUGIN_ITEMS_MAX,
-    PLUGIN_LOCALS_MAX, PLUGIN_NESTING_MAX, PLUGIN_TABLE_ELEMENTS_MAX, PLUGIN_TABLES_MAX,
+    GUEST_MEMORY_BYTES_CEILING, PLUGIN_BYTES_MAX, PLUGIN_DATA_SEGMENTS_MAX, PLUGIN_FUNCTION_BYTES_MAX,
+    PLUGIN_FUNCTIONS_MAX, PLUGIN_ITEMS_MAX, PLUGIN_LOCALS_MAX, PLUGIN_NESTING_MAX, PLUGIN_TABLE_ELEMENTS_MAX,
+    PLUGIN_TABLES_MAX,
 };
 use wasmparser::{
     Encoding, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, ValidPayload,
@@ -88,7 +89,10 @@ fn check_section(payload: &Payload<'_>) -> Result<(), PluginError> {
         Payload::GlobalSection(section) => items("number of globals", section.count()),
         Payload::ExportSection(section) => items("number of exports", section.count()),
         Payload::ElementSection(section) => items("number of element segments", section.count()),
-        Payload::DataSection(section) => items("number of data segments", section.count()),
+        Payload::DataSection(section) => {
+            let count = section.count().into();
+            over("number of data segments", count, "plugin_data_segments_max", PLUGIN_DATA_SEGMENTS_MAX.into())
+        }
         _ => Ok(()),
     }
 }

@@ -92,9 +92,9 @@ fn too_much() -> Vec<Attack> {
         ),
         refused(
             "more data segments than there may be",
-            with(&"(data \"\")".repeat(20_001)),
+            with(&"(data \"\")".repeat(65_537)),
             OverLimit,
-            "`plugin_items_max`",
+            "`plugin_data_segments_max`",
         ),
         refused("data beyond the memory", with("(data (i32.const 1048575) \"xx\")"), Start(Trap), "out of bounds"),
         refused(
