@@ -191,7 +191,11 @@ fn clock_time_get(mut caller: Caller<'_, Guest>, _clock: i32, _precision: i64, o
     caller.data_mut().tick_of_host()?;
     let Some(memory) = memory_of(&mut caller) else { return Ok(FAULT) };
     let cursor = caller.data().cursor.read(&mut caller);
-    let now_ns = caller.data_mut().place.now_ms(cursor).saturating_mul(1_000_000);
+    let now_ns = match caller.data_mut().place.now_ms(cursor).saturating_mul(1_000_000) {
+        // Before the first batch there is no record. Go takes a clock that says zero for one that is not there.
+        0 => 1,
+        now_ns => now_ns,
+    };
     Ok(errno(put(memory.data_mut(&mut caller), out, now_ns.to_le_bytes())))
 }
 

@@ -185,6 +185,21 @@ fn wasi_takes_any_numbers() {
     }
 }
 
+#[test]
+fn the_clock_works_before_the_first_record() {
+    // Go's runtime ends the guest when it does not.
+    let guest = r#"(module
+        (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+        (memory (export "memory") 16)
+        (func (export "_initialize")
+            (if (call $time (i32.const 1) (i64.const 0) (i32.const 8)) (then unreachable))
+            (if (i64.eqz (i64.load (i32.const 8))) (then unreachable)))
+        (func (export "weir_abi_version") (result i32) (i32.const 1))
+        (func (export "weir_alloc") (param i32) (result i32) (i32.const 65536))
+        (func (export "weir_process") (param i32 i32) (result i64) (i64.const -1)))"#;
+    host().load(&wat::parse_str(guest).unwrap()).unwrap();
+}
+
 /// With a cache that outlives the test: an unoptimised compiler takes a while for libc.
 fn host_with_cache() -> PluginHost {
     let options = PluginHostOptions { instances_max: 8, ..PluginHostOptions::new(env!("CARGO_TARGET_TMPDIR")) };
