@@ -10,7 +10,7 @@
 //! | `weir.dlq.topic` | topic the record was produced to |
 //! | `weir.dlq.partition` | number of the partition there |
 //! | `weir.dlq.offset` | offset the record had there |
-//! | `weir.dlq.code` | the plugin's code; 0 when the host found the failure |
+//! | `weir.dlq.code` | the plugin's code, or one of `abi::HostCode`, in decimals |
 //! | `weir.dlq.text` | the reason |
 //! | `weir.dlq.backtrace` | where the guest trapped, when it did |
 //!
