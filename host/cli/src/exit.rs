@@ -36,6 +36,8 @@ pub(crate) enum Exit {
     RecordsRejected = 8,
     /// It was done, and data was found that is not as it was written.
     Damaged = 9,
+    /// The plugin does not always answer the same record alike.
+    NotDeterministic = 10,
 }
 
 /// The table as `weir --help` shows it.
@@ -50,7 +52,8 @@ Exit codes:
   6  refused: invalid, over a limit, or in conflict with what exists
   7  the broker cannot start (directory in use, newer or damaged; port taken)
   8  sent, but some records were rejected
-  9  damaged data was found";
+  9  damaged data was found
+  10 the plugin does not always answer the same record alike";
 
 /// An error of the command line itself: what is wrong, how to end, and what to try next.
 #[derive(Debug)]

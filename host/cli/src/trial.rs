@@ -27,6 +27,9 @@ pub(crate) struct Stage<'a> {
 
 /// A pipeline, ready to run.
 pub(crate) struct Trial {
+    host: PluginHost,
+    /// What the pipeline's stages are made of, in order.
+    plugins: Vec<Plugin>,
     worker: Worker,
     pipeline: Pipeline,
     topic: TopicName,
@@ -37,15 +40,36 @@ impl Trial {
     pub(crate) fn new(cache_dir: Option<PathBuf>, topic: TopicName, stages: Vec<Stage<'_>>) -> anyhow::Result<Trial> {
         let compiler = Arc::new(ChildCompiler::default());
         let host = PluginHost::new(&PluginHostOptions { cache_dir, compiler, ..PluginHostOptions::without_cache() })?;
-        let transforms: anyhow::Result<Vec<_>> = stages.into_iter().map(|stage| start(&host, stage)).collect();
-        Ok(Trial { worker: Worker::new(&host), pipeline: Pipeline::new(transforms?), topic })
+        let (mut plugins, mut transforms) = (Vec::new(), Vec::new());
+        for stage in stages {
+            let plugin = load(&host, &stage)?;
+            transforms.push(start(&host, &plugin, spec(&stage, &plugin))?);
+            plugins.push(plugin);
+        }
+        Ok(Trial { worker: Worker::new(&host), pipeline: Pipeline::new(transforms), host, plugins, topic })
+    }
+
+    /// Deploys every stage again: the next batch meets instances that no batch was given to before.
+    pub(crate) fn renew(&mut self) -> anyhow::Result<()> {
+        let stages = self.plugins.iter().zip(self.pipeline.stages());
+        let transforms: anyhow::Result<Vec<_>> =
+            stages.map(|(plugin, stage)| start(&self.host, plugin, stage.spec().clone())).collect();
+        self.pipeline = Pipeline::new(transforms?);
+        self.worker = Worker::new(&self.host);
+        Ok(())
     }
 
     /// Runs the lines as one batch whose first record has `base_offset`.
     pub(crate) fn trace(&mut self, lines: &[Vec<u8>], base_offset: Offset, now_ms: i64) -> anyhow::Result<Trace> {
+        let records: Vec<_> = lines.iter().map(|line| Record::unkeyed(line.clone(), now_ms)).collect();
+        self.trace_records(&records, base_offset)
+    }
+
+    /// Runs the records as one batch whose first one has `base_offset`.
+    pub(crate) fn trace_records(&mut self, records: &[Record], base_offset: Offset) -> anyhow::Result<Trace> {
         let mut builder = BatchBuilder::new(Compression::None);
-        for line in lines {
-            builder.append(&Record::unkeyed(line.clone(), now_ms))?;
+        for record in records {
+            builder.append(record)?;
         }
         let batch = builder.finish(base_offset)?;
         let input = PipelineInput {
@@ -60,15 +84,19 @@ impl Trial {
     }
 }
 
-fn start(host: &PluginHost, stage: Stage<'_>) -> anyhow::Result<Arc<Transform>> {
-    let plugin = host.load(stage.wasm).map_err(|error| {
+fn load(host: &PluginHost, stage: &Stage<'_>) -> anyhow::Result<Plugin> {
+    host.load(stage.wasm).map_err(|error| {
         let text = format!("plugin `{}` is refused", stage.plugin);
         Failure::new(Exit::Refused, text, "give a core WASM module with the exports of the ABI (see `guest-sdk`)")
             .because(error)
-    })?;
-    let spec = spec(&stage, &plugin);
-    let transform = Transform::new(host, &plugin, spec).map_err(|error| {
-        let text = format!("transform `{}` cannot be started", stage.name);
+            .into()
+    })
+}
+
+fn start(host: &PluginHost, plugin: &Plugin, spec: TransformSpec) -> anyhow::Result<Arc<Transform>> {
+    let name = spec.name.clone();
+    let transform = Transform::new(host, plugin, spec).map_err(|error| {
+        let text = format!("transform `{name}` cannot be started");
         Failure::new(Exit::Refused, text, "correct what is named; `weir plugin describe NAME` shows a schema")
             .because(error)
     })?;

@@ -1,5 +1,7 @@
 //! `weir plugin test`: a module tried on a file, record by record, with no broker.
 
+mod determinism;
+
 use std::{fs::File, io::BufReader, path::PathBuf};
 
 use client::Record;
@@ -27,6 +29,7 @@ const BATCH_BYTES: usize = 1 << 20;
   weir plugin test builtin:json-filter --file events.jsonl \\
       --config '{\"pointer\":\"/status\",\"op\":\">=\",\"value\":400}'
   weir plugin test target/wasm32-unknown-unknown/release/mine.wasm --file lines.txt --json | jq .verdict
+  weir plugin test mine.wasm --file lines.txt --check-determinism
 
 No broker is needed. Verdicts: keep, replace, multiply, route, drop, fail. The last line with --json is the summary.")]
 pub(crate) struct Args {
@@ -42,6 +45,10 @@ pub(crate) struct Args {
     /// Records it is given in one call
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch: u32,
+    /// Run the file again and again, in other batches, on used and on fresh instances, and compare all answers: ends with
+    /// exit code 10 at the first record that is not always answered alike
+    #[arg(long)]
+    check_determinism: bool,
 }
 
 /// What it did with all records, and what that took.
@@ -65,6 +72,9 @@ struct Summary {
 pub(crate) fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut trial = start(args)?;
     let mut lines = open(args)?;
+    if args.check_determinism {
+        return determinism::check(&mut trial, &mut lines, args.batch as usize, context);
+    }
     let mut summary = Summary::default();
     loop {
         let batch = next_batch(&mut lines, args.batch as usize)?;
@@ -164,7 +174,14 @@ fn print(line: u64, record: &TracedRecord, context: &mut Context) -> anyhow::Res
     if context.out.is_json() {
         return context.out.json_line(&to_json(line, record));
     }
-    let details = match &record.verdict {
+    let details = details(&record.verdict);
+    let text = format!("{line:>6}  {:<8}  {details}", word(&record.verdict));
+    context.out.raw(format!("{}\n", text.trim_end()).as_bytes())
+}
+
+/// What a verdict says beside its word.
+fn details(verdict: &TraceVerdict) -> String {
+    match verdict {
         TraceVerdict::Keep | TraceVerdict::Drop => String::new(),
         TraceVerdict::Fail { code, text } => format!("{text} (code {code})"),
         TraceVerdict::Replace(to) => shown(to),
@@ -173,9 +190,7 @@ fn print(line: u64, record: &TracedRecord, context: &mut Context) -> anyhow::Res
             let to: Vec<String> = routed.iter().map(|(topic, record)| format!("{topic}: {}", shown(record))).collect();
             format!("{}{}", to.join(", "), if own.is_empty() { "" } else { ", and the own topic" })
         }
-    };
-    let text = format!("{line:>6}  {:<8}  {details}", word(&record.verdict));
-    context.out.raw(format!("{}\n", text.trim_end()).as_bytes())
+    }
 }
 
 fn shown(record: &Record) -> String {
