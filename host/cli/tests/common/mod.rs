@@ -80,7 +80,19 @@ impl Place {
     }
 
     pub(crate) fn serve_with(&self, args: &[&str]) -> Broker {
-        Broker::start(self, args)
+        Broker::start(self.serve_command(args))
+    }
+
+    /// Starts a broker whose log goes to `broker.log` of this place, for tests in which it is long.
+    pub(crate) fn serve_with_log(&self) -> Broker {
+        let log = std::fs::File::create(self.path("broker.log")).expect("a file in the temporary directory");
+        let mut command = self.serve_command(&["--quic", "127.0.0.1:0"]);
+        command.stderr(log);
+        Broker::start(command)
+    }
+
+    fn serve_command(&self, args: &[&str]) -> Command {
+        self.command(&[&["serve", "--json"], args].concat())
     }
 }
 
@@ -143,9 +155,8 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    fn start(place: &Place, args: &[&str]) -> Broker {
-        let args = [&["serve", "--json"], args].concat();
-        let mut child = place.command(&args).stdout(Stdio::piped()).spawn().expect("the binary runs");
+    fn start(mut command: Command) -> Broker {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Ok(ready) = serde_json::from_str::<Value>(&line) else {

@@ -61,7 +61,7 @@ fn run(host: &PluginHost, attack: &Attack, neighbour: &mut Neighbour) -> String 
     let plugin = match (uploaded, &attack.end) {
         (Err(error), End::Refused(refusal, words)) => {
             let text = text_of(&error);
-            assert_eq!(refusal_of(&error), *refusal, "`{name}`: {text}");
+            assert_eq!(refusal_of(&error), Some(*refusal), "`{name}`: {text}");
             assert!(text.contains(words), "`{words}` is not in `{text}` of `{name}`");
             assert!(!text.chars().any(char::is_control), "`{name}` reaches the terminal: {text:?}");
             return text;
@@ -171,8 +171,9 @@ fn process(worker: &mut Worker, pipeline: &Pipeline, batch: &RecordBatch) -> Pip
     output
 }
 
-fn refusal_of(error: &PluginError) -> Refusal {
-    match error {
+/// Its kind; `None` for those that no attack comes to.
+fn refusal_of(error: &PluginError) -> Option<Refusal> {
+    Some(match error {
         PluginError::NotWasm => Refusal::NotWasm,
         PluginError::Component => Refusal::Component,
         PluginError::Invalid(_) => Refusal::Invalid,
@@ -185,8 +186,8 @@ fn refusal_of(error: &PluginError) -> Refusal {
         PluginError::Describe => Refusal::Describe,
         PluginError::Compile(_) => Refusal::Compile,
         PluginError::Start(fault) => Refusal::Start(fault.code),
-        _ => Refusal::Other,
-    }
+        _ => return None,
+    })
 }
 
 fn code_name(code: u16) -> String {

@@ -71,8 +71,6 @@ pub(crate) enum Refusal {
     Describe,
     Compile,
     Start(HostCode),
-    /// None of these: never expected.
-    Other,
 }
 
 /// The deadline that attacks are given: long enough for honest work in a slow build, short enough to wait for.
