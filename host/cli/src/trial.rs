@@ -8,7 +8,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use client::{Record, TopicName};
 use protocol::{
-    BatchBuilder, Compression, Offset, PluginName, TransformName, TransformSpec, limits::RECORD_BYTES_CEILING,
+    BatchBuilder, Compression, Offset, PluginName, TransformLimits, TransformName, TransformSpec,
+    limits::RECORD_BYTES_CEILING,
 };
 use transform::{Pipeline, PipelineInput, Plugin, PluginHost, PluginHostOptions, Trace, Transform, Worker};
 
@@ -51,9 +52,17 @@ impl Trial {
 
     /// Deploys every stage again: the next batch meets instances that no batch was given to before.
     pub(crate) fn renew(&mut self) -> anyhow::Result<()> {
+        self.renew_with(|limits| limits)
+    }
+
+    /// Deploys every stage again, with other limits.
+    pub(crate) fn renew_with(&mut self, change: impl Fn(TransformLimits) -> TransformLimits) -> anyhow::Result<()> {
         let stages = self.plugins.iter().zip(self.pipeline.stages());
-        let transforms: anyhow::Result<Vec<_>> =
-            stages.map(|(plugin, stage)| start(&self.host, plugin, stage.spec().clone())).collect();
+        let renewed = stages.map(|(plugin, stage)| {
+            let spec = stage.spec().clone();
+            start(&self.host, plugin, TransformSpec { limits: change(spec.limits), ..spec })
+        });
+        let transforms: anyhow::Result<Vec<_>> = renewed.collect();
         self.pipeline = Pipeline::new(transforms?);
         self.worker = Worker::new(&self.host);
         Ok(())

@@ -74,6 +74,22 @@ fn a_plugin_that_answers_by_the_record_alone_passes() {
 }
 
 #[test]
+fn failing_is_an_answer_however_many_records_it_is_given_to() {
+    // In one batch more traps than are followed by default; one by one, more in a row than a breaker bears.
+    let by_the_last = "(if (i32.eq (i32.load8_u (i32.sub (i32.add (local.get $ptr) (local.get $len)) (i32.const 2))) (i32.const 0x39))
+            (then unreachable))
+        (local.set $a (i64.const 7))";
+    let place = Place::new();
+    let module = place.file("traps.wasm", guest("", "unreachable"));
+    let input = place.file("input", "a line\n".repeat(200));
+    let ran = place.run(&["plugin", "test", &module, "--file", &input, "--check-determinism"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    // Whether one fails goes by the last record of its batch.
+    let ran = check("neighbours", &guest("", by_the_last), &[]);
+    assert_eq!(ran.exit, 10, "{ran:?}");
+}
+
+#[test]
 fn a_plugin_that_counts_in_memory_is_found() {
     let counts = guest(
         "(global $seen (mut i64) (i64.const 0))",

@@ -1,6 +1,6 @@
 //! The same record gives the same result, whatever batch it comes in and whichever instance it meets.
 
-use transform::{Pipeline, Worker};
+use transform::{Pipeline, PluginHost, PluginHostOptions, Worker};
 
 use crate::common::{TIME, count_lines, deploy, deploy_with, host, run_at, stored};
 
@@ -45,6 +45,21 @@ fn time_and_chance_belong_to_the_record() {
     let named = |spec: &mut protocol::TransformSpec| spec.name = protocol::TransformName::new("other").unwrap();
     let other = Pipeline::new(vec![deploy_with(&host, &wasi(), named).unwrap()]);
     assert_ne!(told(&mut worker, &other, 0, 0, 40), whole);
+}
+
+#[test]
+fn another_host_gives_the_same_output() {
+    // Compiled there and then, compiled and kept, and taken from what was kept: a broker's three ways to its code.
+    let dir = tempfile::tempdir().unwrap();
+    let kept =
+        || PluginHost::new(&PluginHostOptions { instances_max: 4, ..PluginHostOptions::new(dir.path()) }).unwrap();
+    let outputs = [host(), kept(), kept()].map(|host| {
+        let pipeline = Pipeline::new(vec![deploy(&host, &wasi())]);
+        let output = run_at(&mut Worker::new(&host), &pipeline, 0, 0, 40).unwrap();
+        (output.own.unwrap().into_bytes(), output.books)
+    });
+    assert_eq!(outputs[0], outputs[1]);
+    assert_eq!(outputs[0], outputs[2]);
 }
 
 #[test]

@@ -10,7 +10,10 @@
 use std::{fmt, io::BufRead, ops::Range};
 
 use client::Record;
-use protocol::Offset;
+use protocol::{
+    Offset, TransformLimits,
+    limits::{BATCH_RECORDS_MAX, GUEST_FAILURE_MS_CEILING, GUEST_FAILURES_PER_BATCH_CEILING},
+};
 use serde::Serialize;
 use serde_json::Value;
 use transform::{TraceVerdict, TracedRecord};
@@ -91,6 +94,7 @@ pub(super) fn check(
     context: &mut Context,
 ) -> anyhow::Result<Exit> {
     let records = read(lines)?;
+    trial.renew_with(follow_every_failure)?;
     let first = Run { batch: Some(batch), instances: Instances::Reused };
     let mut expected = Vec::with_capacity(records.len());
     run(trial, &records, first, |_, answer| {
@@ -117,6 +121,16 @@ pub(super) fn check(
     }
     context.out.item(&finding, Finding::text)?;
     Ok(if finding.deterministic { Exit::Done } else { Exit::NotDeterministic })
+}
+
+/// What the host makes of many failures goes by the batch. It is no answer of the plugin's, so it is left out.
+fn follow_every_failure(limits: TransformLimits) -> TransformLimits {
+    TransformLimits {
+        failures: GUEST_FAILURES_PER_BATCH_CEILING,
+        failure_ms: GUEST_FAILURE_MS_CEILING,
+        breaker_batches: 0,
+        ..limits
+    }
 }
 
 /// The lines as records, a millisecond apart.
@@ -173,7 +187,7 @@ fn next_batch(records: &[Record], start: usize, count: usize) -> Range<usize> {
         bytes += record.value.as_ref().map_or(0, |value| value.len());
         before < BATCH_BYTES
     };
-    start..start + records[start..].iter().take(count.min(protocol::limits::BATCH_RECORDS_MAX)).take_while(fits).count()
+    start..start + records[start..].iter().take(count.min(BATCH_RECORDS_MAX)).take_while(fits).count()
 }
 
 fn is_same(first: &TraceVerdict, second: &TraceVerdict) -> bool {
