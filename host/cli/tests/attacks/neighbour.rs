@@ -1,21 +1,23 @@
-//! Somebody else's topic on the same broker, with a transform that does its work: produced to all the time, and read
-//! at the end.
+//! Somebody else's topic on the same broker, with a transform that does its work: produced to and read all the time.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use client::{Client, NOW, ProducerConfig, Record, TopicName};
+use client::{Assignment, Client, ConsumedRecord, ConsumerConfig, NOW, OffsetSpec, ProducerConfig, Record, TopicName};
 use tokio::task::JoinHandle;
 
 use crate::{clock, create_topic, deploy, read};
 
 /// How long it waits between two batches.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a reader may be behind when the last record was acknowledged.
+const LAG_SECONDS_MAX: u32 = 30;
 
 /// Records of a batch; the last one sets off the transform, and is dead.
 const BATCH: usize = 5;
@@ -26,6 +28,9 @@ pub(crate) struct Neighbour {
     topic: TopicName,
     stopped: Arc<AtomicBool>,
     producing: JoinHandle<Vec<Duration>>,
+    /// What a reader that follows the topic has seen.
+    seen: Arc<Mutex<Vec<String>>>,
+    following: JoinHandle<()>,
 }
 
 impl Neighbour {
@@ -39,28 +44,49 @@ impl Neighbour {
         deploy(&admin, &topic, "moody", None).await.unwrap();
         let stopped = Arc::new(AtomicBool::new(false));
         let producing = tokio::spawn(produce(client.clone(), topic.clone(), Arc::clone(&stopped)));
-        Neighbour { client, topic, stopped, producing }
+        let seen = Arc::default();
+        let following = tokio::spawn(follow(client.clone(), topic.clone(), Arc::clone(&seen)));
+        Neighbour { client, topic, stopped, producing, seen, following }
     }
 
     /// Stops, and finds every record where it belongs; says what it came to.
     pub(crate) async fn finish(self) -> String {
         self.stopped.store(true, Relaxed);
         let mut waits = self.producing.await.unwrap();
-        let values = |records: Vec<client::ConsumedRecord>| -> Vec<String> {
-            let text = |record: client::ConsumedRecord| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-            records.into_iter().map(text).collect()
-        };
+        let values = |records: Vec<ConsumedRecord>| -> Vec<String> { records.into_iter().map(text).collect() };
         let batches = 0..waits.len();
         let kept = values(read(&self.client, &self.topic).await);
         let expected: Vec<_> =
             batches.clone().flat_map(|batch| (0..BATCH - 1).map(move |of| value(batch, of))).collect();
         assert!(kept == expected, "{} records are kept, {} should be", kept.len(), expected.len());
+        for _ in 0..LAG_SECONDS_MAX {
+            if self.seen.lock().unwrap().len() >= expected.len() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.following.abort();
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap());
+        assert!(seen == expected, "a reader that followed saw {} records of {}", seen.len(), expected.len());
         let dead = values(read(&self.client, &"neighbour.dlq".parse().unwrap()).await);
         let expected: Vec<_> = batches.map(|batch| value(batch, BATCH - 1)).collect();
         assert!(dead == expected, "{} records are dead, {} should be", dead.len(), expected.len());
         waits.sort_unstable();
         let (middle, most) = (waits[waits.len() / 2], waits[waits.len() - 1]);
         format!("{} batches, half of them answered within {middle:.1?}, all within {most:.1?}", waits.len())
+    }
+}
+
+fn text(record: ConsumedRecord) -> String {
+    String::from_utf8(record.value.unwrap().to_vec()).unwrap()
+}
+
+/// Reads what comes, as it comes.
+async fn follow(client: Client, topic: TopicName, seen: Arc<Mutex<Vec<String>>>) {
+    let from = Assignment { topic, partition: 0, from: OffsetSpec::Beginning };
+    let mut consumer = client.consumer(ConsumerConfig::new([from]));
+    while let Some(record) = consumer.next().await {
+        seen.lock().unwrap().push(text(record.unwrap()));
     }
 }
 

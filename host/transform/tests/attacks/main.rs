@@ -88,9 +88,18 @@ fn run(host: &PluginHost, attack: &Attack, neighbour: &mut Neighbour) -> String 
         came_to = run_batch(&mut neighbour.worker, &pipeline, attack, failed);
         neighbour.assert_answers(name);
     }
+    assert_is_counted(&pipeline, name, failed);
     drop(pipeline);
     resident::assert_is_back(before, name);
     came_to
+}
+
+/// What stopped it is among what the transform tells of itself.
+fn assert_is_counted(pipeline: &Pipeline, name: &str, failed: &[(u32, u16)]) {
+    let stats = pipeline.stages()[0].stats();
+    let of = |code: HostCode| failed.iter().any(|(_, failed)| *failed == code as u16);
+    assert_eq!(stats.deadline_hits > 0, of(HostCode::Deadline), "`{name}`: {stats:?}");
+    assert!(stats.traps > 0 || !of(HostCode::Trap), "`{name}`: {stats:?}");
 }
 
 /// Gives the attack its batch: these records fail, the others are kept.
