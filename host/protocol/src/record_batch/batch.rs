@@ -71,6 +71,13 @@ impl RecordBatch {
         RecordBatch { header, bytes: bytes.into() }
     }
 
+    /// [`RecordBatch::encoded`], of bytes that others may hold: then they are copied.
+    pub(super) fn encoded_in_place(header: BatchHeader, bytes: Bytes) -> RecordBatch {
+        let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        header.encode_over(&mut bytes);
+        RecordBatch { header, bytes: bytes.freeze() }
+    }
+
     /// The same batch at another place. Touches 8 bytes when nobody else holds them, and copies the batch otherwise;
     /// the CRC does not cover them.
     ///

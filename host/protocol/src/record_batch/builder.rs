@@ -276,13 +276,30 @@ pub fn encode_section(
     seal(BatchHeader { attributes, batch_bytes: buffer.len(), ..*header }, buffer)
 }
 
+/// As [`encode_section`] without a codec, of bytes that begin with room for the header: [`HEADER_BYTES`] of anything. Copies
+/// nothing where nobody else holds them.
+///
+/// # Errors
+/// When the batch is larger than a batch may be.
+pub fn encode_in_place(header: &BatchHeader, bytes: Bytes) -> Result<RecordBatch, BatchError> {
+    let attributes = header.attributes.with_compression(Compression::None);
+    let header = BatchHeader { attributes, batch_bytes: bytes.len(), ..*header };
+    check_sealed(&header)?;
+    Ok(RecordBatch::encoded_in_place(header, bytes))
+}
+
 fn seal(header: BatchHeader, buffer: Vec<u8>) -> Result<RecordBatch, BatchError> {
+    check_sealed(&header)?;
+    Ok(RecordBatch::encoded(header, buffer))
+}
+
+fn check_sealed(header: &BatchHeader) -> Result<(), BatchError> {
     if header.batch_bytes > BATCH_BYTES_MAX {
         return Err(BatchError::TooLarge { bytes: header.batch_bytes });
     }
     assert!(header.record_count <= header.last_offset_delta + 1, "every record has an offset of its own");
     assert!(header.next_offset() <= Offset::MAX, "a partition holds fewer than 2^63 offsets");
-    Ok(RecordBatch::encoded(header, buffer))
+    Ok(())
 }
 
 /// An empty header with capacity for what follows.

@@ -48,7 +48,7 @@ mod snappy;
 pub mod varint;
 
 pub use batch::RecordBatch;
-pub use builder::{BatchBuilder, RecordRun, encode_section};
+pub use builder::{BatchBuilder, RecordRun, encode_in_place, encode_section};
 pub use compression::{Compression, CompressionUnknown};
 pub use error::BatchError;
 pub use header::{Attributes, BatchHeader, BatchProducer, HEADER_BYTES, RECORD_BYTES_MIN};

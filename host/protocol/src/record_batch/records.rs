@@ -50,7 +50,8 @@ impl<'a> RecordIter<'a> {
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordView<'a>, BatchError>;
 
-    #[inline]
+    // Inlined everywhere: a walk that needs a part of each record does not pay for the view of the whole, which is wide.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -178,12 +179,12 @@ impl ExactSizeIterator for HeadersView<'_> {}
 fn split_short_record(section: &[u8]) -> Option<(RecordView<'_>, &[u8])> {
     let window = section.first_chunk()?;
     let mut at = 0;
-    let length = short_varint(window, &mut at)?;
+    let length = varint::read_short(window, &mut at)?;
     let end = at + (length >> 1) as usize;
     at += 1; // attributes, which mean nothing yet
-    let timestamp_delta = short_varint(window, &mut at)?;
-    let offset_delta = short_varint(window, &mut at)?;
-    let key = short_varint(window, &mut at)?;
+    let timestamp_delta = varint::read_short(window, &mut at)?;
+    let offset_delta = varint::read_short(window, &mut at)?;
+    let key = varint::read_short(window, &mut at)?;
     if (length | offset_delta) & 1 != 0 {
         return None; // odd is negative
     }
@@ -210,27 +211,6 @@ fn split_short_part(length: u32, bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])>
     }
     let (part, rest) = bytes.split_at_checked((length >> 1) as usize)?;
     Some((Some(part), rest))
-}
-
-/// A varint of at most three bytes, still zigzag, from a window that holds four of them and a byte.
-#[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "the mask keeps the index in the window")]
-fn short_varint(window: &[u8; 16], at: &mut usize) -> Option<u32> {
-    let byte = |place: usize| u32::from(window[place & 15]);
-    let start = *at;
-    let mut raw = byte(start);
-    *at = start + 1;
-    if raw < 0x80 {
-        return Some(raw);
-    }
-    raw = raw & 0x7f | byte(start + 1) << 7;
-    *at = start + 2;
-    if raw < 0x80 << 7 {
-        return Some(raw);
-    }
-    raw = raw & 0x3fff | byte(start + 2) << 14;
-    *at = start + 3;
-    (raw < 0x80 << 14).then_some(raw)
 }
 
 /// Takes the first record off a section.

@@ -15,7 +15,9 @@ const fn zigzag64(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-pub(super) const fn unzigzag32(raw: u32) -> i32 {
+/// The number that a zigzag one stands for.
+#[must_use]
+pub const fn unzigzag32(raw: u32) -> i32 {
     (raw >> 1) as i32 ^ -((raw & 1) as i32)
 }
 
@@ -62,6 +64,29 @@ pub fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
             Some(unzigzag64(raw))
         }
     }
+}
+
+/// Reads a varint of at most three bytes at `at`, still zigzag, and moves `at` behind it; `None` where it is longer. For
+/// walks whose numbers are nearly all short: nothing is compared with the end of the window, so whoever reads several
+/// in a row makes sure that they lie in it.
+#[inline(always)]
+pub fn read_short(window: &[u8; 16], at: &mut usize) -> Option<u32> {
+    // The mask keeps the index in the window without a check.
+    let byte = |place: usize| u32::from(window[place & 15]);
+    let start = *at;
+    let mut raw = byte(start);
+    *at = start + 1;
+    if raw < 0x80 {
+        return Some(raw);
+    }
+    raw = raw & 0x7f | byte(start + 1) << 7;
+    *at = start + 2;
+    if raw < 0x80 << 7 {
+        return Some(raw);
+    }
+    raw = raw & 0x3fff | byte(start + 2) << 14;
+    *at = start + 3;
+    (raw < 0x80 << 14).then_some(raw)
 }
 
 /// Takes the slice by value: handing on the reference would keep the caller's cursor in memory instead of registers.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use protocol::{
     BatchBuilder, BatchError, BatchHeader, BatchProducer, Compression, Epoch, HEADER_BYTES, Header, Offset, ProducerId,
-    Record, RecordBatch, RecordRun, Sequence, encode_section,
+    Record, RecordBatch, RecordRun, Sequence, encode_in_place, encode_section,
     limits::{BATCH_BYTES_MAX, DECOMPRESSED_BYTES_MAX, HEADERS_MAX},
     records,
 };
@@ -94,6 +94,18 @@ proptest! {
         let (attributes, batch_bytes) = (batch.header().attributes, batch.header().batch_bytes);
         prop_assert_eq!(BatchHeader { attributes, batch_bytes, ..*framed.header() }, *batch.header());
         prop_assert_eq!(read(&framed), sent);
+    }
+
+    #[test]
+    fn a_section_with_room_in_front_is_framed_in_place(sent in vec(record(), 0..20), from in compression(), shared: bool) {
+        let batch = build(from, &sent).finish(Offset(5)).unwrap();
+        let section = batch.records_section(BUDGET).unwrap();
+        let roomy = Bytes::from([&[0xee; HEADER_BYTES][..], &section].concat());
+        let (begin, other) = (roomy.as_ptr(), shared.then(|| roomy.clone()));
+        let framed = encode_in_place(batch.header(), roomy).unwrap();
+        prop_assert_eq!(&framed, &encode_section(batch.header(), &section, Compression::None).unwrap());
+        prop_assert_eq!(framed.bytes().as_ptr() == begin, !shared);
+        prop_assert!(other.is_none_or(|other| other[..HEADER_BYTES] == [0xee; HEADER_BYTES]));
     }
 }
 
