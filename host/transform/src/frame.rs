@@ -1,6 +1,7 @@
 //! The records of a batch on their way through the stages.
 
 use bytes::Bytes;
+use protocol::HEADER_BYTES;
 
 use crate::{reframe::Unreadable, scan};
 
@@ -10,6 +11,8 @@ use crate::{reframe::Unreadable, scan};
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) section: Bytes,
+    /// The same bytes with room for a batch's header in front, where they have that: encoding them copies nothing then.
+    roomy: Bytes,
     pub(crate) record_count: u32,
     pub(crate) sources: Sources,
     /// Offset delta of the last record; 0 when there is none.
@@ -22,12 +25,35 @@ impl Frame {
     /// The records of a batch as it was produced.
     pub(crate) const fn produced(section: Bytes, record_count: u32, last_offset_delta: u32) -> Frame {
         let sources = Sources::Same;
-        Frame { section, record_count, sources, last_offset_delta, max_timestamp_delta: 0 }
+        Frame { section, roomy: Bytes::new(), record_count, sources, last_offset_delta, max_timestamp_delta: 0 }
+    }
+
+    /// Records that were written behind [room](with_room) for a header, by source.
+    pub(crate) fn written(
+        roomy: Vec<u8>,
+        sources: Vec<u32>,
+        last_offset_delta: u32,
+        max_timestamp_delta: i64,
+    ) -> Frame {
+        let record_count = sources.len() as u32;
+        let roomy = Bytes::from(roomy);
+        let section = roomy.slice(HEADER_BYTES..);
+        let sources = Sources::Of(sources);
+        Frame { section, roomy, record_count, sources, last_offset_delta, max_timestamp_delta }
+    }
+
+    /// Gives up the section for its bytes with room for a header in front, where it has that.
+    pub(crate) fn take_roomy(&mut self) -> Option<Bytes> {
+        if self.roomy.is_empty() {
+            return None;
+        }
+        self.section = Bytes::new();
+        Some(std::mem::take(&mut self.roomy))
     }
 
     /// Only the records that `keeps` says, by source and position behind the record; these keep their offsets.
     pub(crate) fn filtered(&self, keeps: impl Fn(u32, usize) -> bool) -> Result<Frame, Unreadable> {
-        let mut section = Vec::with_capacity(self.section.len());
+        let mut section = with_room(self.section.len());
         let mut sources = Vec::with_capacity(self.record_count as usize);
         let (mut last_offset_delta, mut max_timestamp_delta) = (0, i64::MIN);
         let mut at = 0;
@@ -42,14 +68,15 @@ impl Frame {
             }
             at = head.end;
         }
-        Ok(Frame {
-            section: section.into(),
-            record_count: sources.len() as u32,
-            sources: Sources::Of(sources),
-            last_offset_delta,
-            max_timestamp_delta,
-        })
+        Ok(Frame::written(section, sources, last_offset_delta, max_timestamp_delta))
     }
+}
+
+/// Room for a batch's header, and for so many bytes behind it.
+pub(crate) fn with_room(section_bytes: usize) -> Vec<u8> {
+    let mut roomy = Vec::with_capacity(HEADER_BYTES + section_bytes);
+    roomy.resize(HEADER_BYTES, 0);
+    roomy
 }
 
 /// Which record of the produced batch each record comes from.
@@ -71,11 +98,11 @@ impl Sources {
     }
 
     /// The sources after a stage whose outputs come from these indices of its input.
-    pub(crate) fn then(&self, mut origins: Vec<u32>) -> Sources {
+    pub(crate) fn then(&self, mut origins: Vec<u32>) -> Vec<u32> {
         if let Sources::Of(sources) = self {
             origins.iter_mut().for_each(|origin| *origin = sources[*origin as usize]);
         }
-        Sources::Of(origins)
+        origins
     }
 }
 

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use abi::HostCode;
+use bytes::Bytes;
 use protocol::{
     BatchError, Offset, PluginHash, RecordBatch, RecordError, TopicName, TransformName,
     limits::{DECOMPRESSED_BYTES_MAX, REJECT_TEXT_BYTES_PER_BATCH},
@@ -119,12 +120,13 @@ impl Pipeline {
     ) -> Result<PipelineOutput, PipelineError> {
         let (batch, header) = (input.batch, input.batch.header());
         let mut ledger = Ledger::new(header.record_count);
-        let mut frame = Frame::produced(batch.bytes().clone(), header.record_count, header.last_offset_delta);
+        // Nobody looks at the records of a batch that no transform sees.
+        let mut section = Bytes::new();
         if !self.is_empty() {
-            frame.section = batch.records_section(DECOMPRESSED_BYTES_MAX)?;
-            batch.validate_records(&frame.section, input.max_record_bytes as usize)?;
+            section = batch.records_section(DECOMPRESSED_BYTES_MAX)?;
+            batch.validate_records(&section, input.max_record_bytes as usize)?;
         }
-        let section = frame.section.clone();
+        let mut frame = Frame::produced(section.clone(), header.record_count, header.last_offset_delta);
         let context = Batch {
             topic: input.topic,
             partition: input.partition,
@@ -175,18 +177,12 @@ fn next_frame<'a>(
     frame: Frame,
     reframed: Reframed,
 ) -> Result<Frame, PipelineError> {
-    let Reframed { section, origins, routed, failures, last_offset_delta, max_timestamp_delta } = reframed;
+    let Reframed { roomy, origins, routed, failures, last_offset_delta, max_timestamp_delta } = reframed;
     let spec = transform.spec();
     let source_of = |origin| frame.sources.of(origin);
     let any_failed = ledger.fail(spec, failures, source_of).map_err(|pause| paused(transform, pause))?;
     ledger.route(spec, routed, source_of);
-    let next = Frame {
-        section: section.into(),
-        record_count: origins.len() as u32,
-        sources: frame.sources.then(origins),
-        last_offset_delta,
-        max_timestamp_delta,
-    };
+    let next = Frame::written(roomy, frame.sources.then(origins), last_offset_delta, max_timestamp_delta);
     // A record that came from a flat-map takes its siblings with it when it fails.
     if any_failed && matches!(frame.sources, Sources::Of(_)) {
         return next.filtered(|source, _| !ledger.has_failed(source)).map_err(of_unreadable);
@@ -222,7 +218,7 @@ fn encode<'a>(
     let header = input.batch.header();
     while frame.record_count > 0 {
         let span = span_of(header.record_count, &frame);
-        let bytes = match settle::encode(header, &frame, input.base_offset, span) {
+        let bytes = match settle::encode(header, &mut frame, input.base_offset, span) {
             Ok(own) => return Ok((Some(own), frame)),
             Err(BatchError::TooLarge { bytes }) => bytes,
             Err(error) => return Err(error.into()),

@@ -14,7 +14,7 @@ use abi::{
     output::{Decisions, FailureEntry, Output, Patch, RecordEntry},
 };
 use protocol::{
-    BatchHeader, Record, TopicName,
+    BatchHeader, HEADER_BYTES, Record, TopicName,
     limits::{
         BATCH_RECORDS_MAX, DECOMPRESSED_BYTES_MAX, GUEST_FAILURE_TEXT_BYTES_PER_BATCH_MAX, GUEST_TEXT_BYTES_MAX,
         RECORD_BYTES_CEILING, TRANSFORM_TARGETS_MAX,
@@ -22,7 +22,7 @@ use protocol::{
     records, varint,
 };
 
-use crate::{Fault, guest::printable, scan};
+use crate::{Fault, frame::with_room, guest::printable, scan};
 
 /// What the guest's records are measured by.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +93,7 @@ pub(crate) struct Reframer {
     /// How much to make room for when the first record is written.
     section_bytes: usize,
     record_count: u32,
+    /// The section behind [room](with_room) for a header; empty as long as nothing was applied.
     out: Vec<u8>,
     origins: Vec<u32>,
     routed: Vec<RoutedRecord>,
@@ -109,7 +110,8 @@ pub(crate) struct Reframer {
 /// What a stage left behind.
 #[derive(Debug)]
 pub(crate) struct Reframed {
-    pub(crate) section: Vec<u8>,
+    /// The section behind [room](with_room) for a header.
+    pub(crate) roomy: Vec<u8>,
     /// Index at the stage that each record comes from; never descending.
     pub(crate) origins: Vec<u32>,
     pub(crate) routed: Vec<RoutedRecord>,
@@ -119,6 +121,11 @@ pub(crate) struct Reframed {
 }
 
 impl Reframed {
+    /// The records.
+    pub(crate) fn section(&self) -> &[u8] {
+        &self.roomy[HEADER_BYTES..]
+    }
+
     /// Records of the stage that something came of.
     pub(crate) fn kept_count(&self) -> u64 {
         // Both lists ascend by origin.
@@ -169,8 +176,8 @@ impl Reframer {
 
     /// Carries out what a guest decided about a piece. `false` when something in it was against the contract.
     pub(crate) fn apply(&mut self, piece: Piece<'_>, output: &Output<'_>, memory: &[u8]) -> Result<bool, Unreadable> {
-        if self.out.capacity() == 0 {
-            self.out.reserve(self.section_bytes);
+        if self.out.is_empty() {
+            self.out = with_room(self.section_bytes + new_bytes(output, self.rules.output_bytes));
             self.origins.reserve(self.record_count as usize);
         }
         let failures_before = self.failures.len();
@@ -300,7 +307,11 @@ impl Reframer {
         self.out.extend_from_slice(before);
         varint::write_i32(&mut self.out, value_length);
         self.out.extend_from_slice(value.unwrap_or_default());
-        self.out.extend_from_slice(after);
+        match *after {
+            // Most records have no headers: their number is all there is, and a call to copy it takes longer.
+            [none] => self.out.push(none),
+            _ => self.out.extend_from_slice(after),
+        }
         // That many bytes are a little more than key, value and headers, so the exact sum is rarely needed.
         if bytes > self.rules.max_record_bytes
             && let Err(fault) = check_record(&self.out[start..], self.rules.max_record_bytes)
@@ -400,7 +411,7 @@ impl Reframer {
 
     /// What comes out must be readable under everybody's budget for decompressed batches.
     fn check_room(&self, bytes: usize) -> Result<(), Fault> {
-        if self.out.len() + bytes + 16 > DECOMPRESSED_BYTES_MAX {
+        if self.out.len() - HEADER_BYTES + bytes + 16 > DECOMPRESSED_BYTES_MAX {
             return Err(bad(format!("batch would be over `decompressed_bytes_max` ({DECOMPRESSED_BYTES_MAX})")));
         }
         Ok(())
@@ -436,16 +447,19 @@ impl Reframer {
         if self.has_kept && self.has_numbered {
             self.number_anew()?;
         }
-        let Reframer { out, origins, routed, failures, last_offset_delta, max_timestamp_delta, .. } = self;
-        Ok(Reframed { section: out, origins, routed, failures, last_offset_delta, max_timestamp_delta })
+        if self.out.is_empty() {
+            self.out = with_room(0);
+        }
+        let Reframer { out: roomy, origins, routed, failures, last_offset_delta, max_timestamp_delta, .. } = self;
+        Ok(Reframed { roomy, origins, routed, failures, last_offset_delta, max_timestamp_delta })
     }
 
     /// Pieces of one batch answered in both ways: as in a batch that answered with whole records, these take the
     /// first offsets, in order.
     fn number_anew(&mut self) -> Result<(), Unreadable> {
-        let old = std::mem::take(&mut self.out);
-        self.out.reserve(old.len());
-        let mut at = 0;
+        let room = with_room(self.out.len());
+        let old = std::mem::replace(&mut self.out, room);
+        let mut at = HEADER_BYTES;
         for offset_delta in 0..self.origins.len() as u32 {
             let head = scan::head(&old, at).ok_or(Unreadable)?;
             put_record(&mut self.out, &old[head.body..head.end], offset_delta).map_err(|_| Unreadable)?;
@@ -454,6 +468,19 @@ impl Reframer {
         }
         Ok(())
     }
+}
+
+/// Bytes that an answer's new values take at most, so that the section need not be moved while it grows.
+fn new_bytes(output: &Output<'_>, output_bytes: u64) -> usize {
+    let bytes = match output.decisions {
+        Decisions::Patch { patches, .. } => {
+            let length = |patch| if let Patch::Value(span) = patch { u64::from(span.length) } else { 0 };
+            patches.iter().map(length).sum()
+        }
+        _ => 0,
+    };
+    // What is over the limit fails, and nothing of it is written.
+    usize::try_from(bytes.min(output_bytes)).unwrap_or(0)
 }
 
 /// What happens to one record that is not replaced as a whole.

@@ -5,12 +5,13 @@
 
 use abi::HostCode;
 use protocol::{
-    BatchError, BatchHeader, Books, Compression, Offset, OnError, PluginHash, Record, RecordBatch, RecordError,
-    TopicName, TransformName, TransformSpec, encode_section, limits::BATCH_BYTES_MAX, records,
+    BatchError, BatchHeader, Books, Compression, HEADER_BYTES, Offset, OnError, PluginHash, Record, RecordBatch,
+    RecordError, TopicName, TransformName, TransformSpec, encode_in_place, encode_section, limits::BATCH_BYTES_MAX,
+    records,
 };
 
 use crate::{
-    frame::{Frame, Marks},
+    frame::{Frame, Marks, Sources},
     reframe::{Failure, RoutedRecord},
 };
 
@@ -143,13 +144,11 @@ impl<'a> Ledger<'a> {
         self.routed.retain(|routed| !self.failed.has(routed.source));
         self.routed.sort_by_key(|routed| routed.source);
         self.rejects.sort_by_key(|reject| reject.index);
-        let mut kept = Marks::new(self.record_count);
-        (0..frame.record_count).for_each(|index| _ = kept.mark(frame.sources.of(index)));
-        self.routed.iter().for_each(|routed| _ = kept.mark(routed.source));
+        let kept = self.kept_count(frame);
         let dead_letters = dead_letters(self.dead, header, section)?;
 
         let records_in = u64::from(self.record_count);
-        let (kept, dead_lettered, rejected) = (kept.count(), dead_letters.len() as u64, self.rejects.len() as u64);
+        let (dead_lettered, rejected) = (dead_letters.len() as u64, self.rejects.len() as u64);
         let books = Books {
             records_in,
             kept,
@@ -160,6 +159,21 @@ impl<'a> Ledger<'a> {
         };
         assert!(books.balance(), "every input is accounted for once");
         Ok(Closed { routed: self.routed, dead_letters, rejects: self.rejects, books })
+    }
+
+    /// Sources that something came of: here, elsewhere or both.
+    fn kept_count(&self, frame: &Frame) -> u64 {
+        match (&frame.sources, &self.routed[..]) {
+            (Sources::Same, []) => frame.record_count.into(),
+            // Ascending, and one source of several records is there several times.
+            (Sources::Of(sources), []) => sources.chunk_by(u32::eq).count() as u64,
+            (sources, routed) => {
+                let mut kept = Marks::new(self.record_count);
+                (0..frame.record_count).for_each(|index| _ = kept.mark(sources.of(index)));
+                routed.iter().for_each(|routed| _ = kept.mark(routed.source));
+                kept.count()
+            }
+        }
     }
 }
 
@@ -199,10 +213,10 @@ fn dead_letters(
     Ok(letters)
 }
 
-/// The batch for the own topic.
+/// The batch for the own topic. Takes the frame's section along where that spares a copy.
 pub(crate) fn encode(
     header: &BatchHeader,
-    frame: &Frame,
+    frame: &mut Frame,
     base_offset: Offset,
     span: u64,
 ) -> Result<RecordBatch, BatchError> {
@@ -214,7 +228,12 @@ pub(crate) fn encode(
         record_count: frame.record_count,
         ..*header
     };
-    encode_section(&header, &frame.section, header.attributes.compression())
+    let compression = header.attributes.compression();
+    let fits_as_it_is = compression == Compression::None && frame.section.len() <= BATCH_BYTES_MAX - HEADER_BYTES;
+    match fits_as_it_is.then(|| frame.take_roomy()).flatten() {
+        Some(roomy) => encode_in_place(&header, roomy),
+        None => encode_section(&header, &frame.section, compression),
+    }
 }
 
 /// How many bytes of the section to keep so that a batch that came out too large will fit.

@@ -152,7 +152,7 @@ fn counted(frame: &Frame, outcome: &Outcome) -> TransformStats {
     let bytes_in = frame.section.len() as u64;
     let (stats, bytes_out) = match outcome {
         Outcome::Unchanged => (unchanged(frame.record_count), bytes_in),
-        Outcome::Changed(reframed) => (changed(frame.record_count, reframed), reframed.section.len() as u64),
+        Outcome::Changed(reframed) => (changed(frame.record_count, reframed), reframed.section().len() as u64),
     };
     TransformStats { bytes_in, bytes_out, ..stats }
 }

@@ -107,7 +107,7 @@ fn views(section: &[u8]) -> impl Iterator<Item = RecordView<'_>> {
 
 fn read_verdicts(header: &BatchHeader, reframed: &Reframed, targets: &[TopicName], traced: &mut [TracedRecord]) {
     let mut own: Vec<Vec<Record>> = vec![Vec::new(); traced.len()];
-    for (&origin, view) in reframed.origins.iter().zip(views(&reframed.section)) {
+    for (&origin, view) in reframed.origins.iter().zip(views(reframed.section())) {
         own[origin as usize].push(view.to_record(header));
     }
     for (record, own) in traced.iter_mut().zip(own) {

@@ -76,7 +76,8 @@ fn start_of(section: &[u8], nth: u32) -> usize {
 }
 
 fn check_reframed(rules: Rules, count: u32, reframed: Reframed) {
-    let Reframed { ref section, ref origins, ref routed, ref failures, .. } = reframed;
+    let Reframed { ref origins, ref routed, ref failures, .. } = reframed;
+    let section = reframed.section();
     assert!(section.len() <= DECOMPRESSED_BYTES_MAX && origins.len() <= BATCH_RECORDS_MAX);
     let written: Vec<RecordView<'_>> =
         records(section).map(|record| record.expect("what is stored can be read")).collect();
