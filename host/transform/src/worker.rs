@@ -24,7 +24,7 @@ impl Worker {
 
     /// Takes an instance that waits for the transform, or a fresh one. It comes back by [`Worker::give_back`], or not at
     /// all.
-    pub(crate) fn take(&self, transform: &Arc<Transform>) -> Result<PluginInstance, StartError> {
+    pub(crate) fn take(&self, transform: &Arc<Transform>) -> Result<Box<PluginInstance>, StartError> {
         if let Some(instance) = self.host.idle().take(transform.id()) {
             return Ok(instance);
         }
@@ -32,13 +32,13 @@ impl Worker {
             match transform.start(&self.host) {
                 // Out of room: those that wait make some.
                 Err(StartError::Call(CallError::Host(_))) if self.host.idle().give_up_one() => {}
-                started => return started,
+                started => return started.map(Box::new),
             }
         }
     }
 
     /// Keeps an instance that served well, if the transform wants it to serve again.
-    pub(crate) fn give_back(&self, transform: &Arc<Transform>, instance: PluginInstance) {
+    pub(crate) fn give_back(&self, transform: &Arc<Transform>, instance: Box<PluginInstance>) {
         if transform.reuses_instances() && instance.is_fit() {
             self.host.idle().give(transform.id(), instance, clock::wall());
         }
