@@ -174,6 +174,12 @@ async fn nothing_is_said_to_exist_whose_deletion_may_be_durable() {
     let wasm = wat::parse_str(VERDICTS).unwrap();
     let again = broker.upload_plugin(common::plugin_name("verdicts"), wasm.into()).await.unwrap_err();
     assert_eq!(WireError::from(again).code, ErrorCode::ReadOnly);
+    // A new one leaves no file, whether it could not be written or not be committed.
+    let files = || std::fs::read_dir(dir.path().join("plugins")).unwrap().count();
+    let before = files();
+    let wasm = wat::parse_str(common::KEEP).unwrap();
+    broker.upload_plugin(common::plugin_name("keep"), wasm.into()).await.unwrap_err();
+    assert_eq!(files(), before);
     fails.store(false, Ordering::SeqCst);
     let created = async { while broker.create_topic(common::create("orders", 1)).await.is_err() {} };
     timeout(LONG, created).await.expect("it is said again when the store has begun anew");
