@@ -102,16 +102,27 @@ pub const TRANSFORM_TARGETS_MAX: usize = 64;
 /// Functions of a plugin (a plain Go module has about 3,000).
 pub const PLUGIN_FUNCTIONS_MAX: u32 = 20_000;
 
-/// Body of one function of a plugin, in bytes: compile time grows faster than the body.
+/// Body of one function of a plugin, in bytes: compile time grows faster than the body. (The largest of a Go module of
+/// 3 MiB has 29 KB; the loop of an interpreter in C has about 100.)
 pub const PLUGIN_FUNCTION_BYTES_MAX: usize = 256 << 10;
 
-/// Locals of one function: a 203 KB module with 50,000 took 1.55 GiB to compile.
+/// Blocks and branches of one function: time for compiling grows with the square of their number, and memory with their
+/// number times that of the locals; 33,000 in 256 KiB took more than 10 s, 16,000 take 4.
+pub const PLUGIN_BRANCHES_MAX: u32 = 16_384;
+
+/// Locals of one function: a 203 KB module with 50,000 took 1.55 GiB to compile. (Compilers keep to some dozens.)
 pub const PLUGIN_LOCALS_MAX: u32 = 4_096;
+
+/// Locals and parameters of all functions of a plugin: three bytes declare a thousand. (A Go module of 3 MiB has 9,000.)
+pub const PLUGIN_LOCALS_SUM_MAX: u32 = 200_000;
+
+/// Parameters of a function or block, and its results, each: 250 KB of blocks with 1,000 took more than 512 MiB.
+pub const PLUGIN_TYPE_VALUES_MAX: u32 = 128;
 
 /// Nesting of blocks in one function: 280 KB of nested blocks took 27 s to compile.
 pub const PLUGIN_NESTING_MAX: u32 = 1_024;
 
-/// Elements of all tables of a plugin.
+/// Elements of all tables of a plugin, and of all segments that fill them: four million took more than 512 MiB.
 pub const PLUGIN_TABLE_ELEMENTS_MAX: u64 = 100_000;
 
 /// Types, globals, imports, exports and element segments of a plugin, each: they cost memory per instance.

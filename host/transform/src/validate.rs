@@ -7,13 +7,14 @@
 //! Start at [`check`].
 
 use protocol::limits::{
-    GUEST_MEMORY_BYTES_CEILING, PLUGIN_BYTES_MAX, PLUGIN_DATA_SEGMENTS_MAX, PLUGIN_FUNCTION_BYTES_MAX,
-    PLUGIN_FUNCTIONS_MAX, PLUGIN_ITEMS_MAX, PLUGIN_LOCALS_MAX, PLUGIN_NESTING_MAX, PLUGIN_TABLE_ELEMENTS_MAX,
-    PLUGIN_TABLES_MAX,
+    GUEST_MEMORY_BYTES_CEILING, PLUGIN_BRANCHES_MAX, PLUGIN_BYTES_MAX, PLUGIN_DATA_SEGMENTS_MAX,
+    PLUGIN_FUNCTION_BYTES_MAX, PLUGIN_FUNCTIONS_MAX, PLUGIN_ITEMS_MAX, PLUGIN_LOCALS_MAX, PLUGIN_LOCALS_SUM_MAX,
+    PLUGIN_NESTING_MAX, PLUGIN_TABLE_ELEMENTS_MAX, PLUGIN_TABLES_MAX, PLUGIN_TYPE_VALUES_MAX,
 };
 use wasmparser::{
-    Encoding, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, ValidPayload,
-    Validator, ValidatorResources, WasmFeatures,
+    CompositeInnerType, ElementItems, ElementSectionReader, Encoding, FuncToValidate, FuncValidatorAllocations,
+    FunctionBody, Operator, Parser, Payload, TypeSectionReader, ValidPayload, Validator, ValidatorResources,
+    WasmFeatures,
 };
 
 use crate::{contract, imports, plugin::PluginError};
@@ -40,13 +41,13 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), PluginError> {
     check_header(wasm)?;
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
-    let mut types = None;
+    let (mut types, mut locals) = (None, 0_u64);
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         check_section(&payload)?;
         match validator.payload(&payload)? {
             ValidPayload::Func(function, body) => {
-                allocations = check_function(function, &body, allocations)?;
+                allocations = check_function(function, &body, allocations, &mut locals)?;
             }
             ValidPayload::End(of_module) => types = Some(of_module),
             ValidPayload::Ok | ValidPayload::Parser(_) => {}
@@ -73,7 +74,10 @@ fn check_section(payload: &Payload<'_>) -> Result<(), PluginError> {
     let items = |what, count: u32| over(what, count.into(), "plugin_items_max", PLUGIN_ITEMS_MAX.into());
     match payload {
         Payload::Version { encoding: Encoding::Component, .. } => Err(PluginError::Component),
-        Payload::TypeSection(section) => items("number of types", section.count()),
+        Payload::TypeSection(section) => {
+            items("number of types", section.count())?;
+            check_types(section)
+        }
         Payload::ImportSection(section) => {
             items("number of imports", section.count())?;
             section.clone().into_imports().try_for_each(|import| imports::check(&import?))
@@ -88,13 +92,41 @@ fn check_section(payload: &Payload<'_>) -> Result<(), PluginError> {
         }),
         Payload::GlobalSection(section) => items("number of globals", section.count()),
         Payload::ExportSection(section) => items("number of exports", section.count()),
-        Payload::ElementSection(section) => items("number of element segments", section.count()),
+        Payload::ElementSection(section) => {
+            items("number of element segments", section.count())?;
+            check_elements(section)
+        }
         Payload::DataSection(section) => {
-            let count = section.count().into();
-            over("number of data segments", count, "plugin_data_segments_max", PLUGIN_DATA_SEGMENTS_MAX.into())
+            let (count, max) = (section.count().into(), PLUGIN_DATA_SEGMENTS_MAX.into());
+            over("number of data segments", count, "plugin_data_segments_max", max)
         }
         _ => Ok(()),
     }
+}
+
+fn check_types(section: &TypeSectionReader<'_>) -> Result<(), PluginError> {
+    for group in section.clone() {
+        for of_type in group?.into_types() {
+            // Any other type is a proposal that is off.
+            if let CompositeInnerType::Func(function) = &of_type.composite_type.inner {
+                let values = function.params().len().max(function.results().len()) as u64;
+                let max = PLUGIN_TYPE_VALUES_MAX.into();
+                over("number of parameters or results of a type", values, "plugin_type_values_max", max)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_elements(section: &ElementSectionReader<'_>) -> Result<(), PluginError> {
+    let mut elements = 0_u64;
+    for segment in section.clone() {
+        elements += u64::from(match segment?.items {
+            ElementItems::Functions(functions) => functions.count(),
+            ElementItems::Expressions(_, expressions) => expressions.count(),
+        });
+    }
+    over("number of elements of all segments", elements, "plugin_table_elements_max", PLUGIN_TABLE_ELEMENTS_MAX)
 }
 
 fn check_tables(section: &wasmparser::TableSectionReader<'_>) -> Result<(), PluginError> {
@@ -110,6 +142,7 @@ fn check_function(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
     allocations: FuncValidatorAllocations,
+    locals_before: &mut u64,
 ) -> Result<FuncValidatorAllocations, PluginError> {
     let bytes = body.range().len() as u64;
     over("function body of", bytes, "plugin_function_bytes_max", PLUGIN_FUNCTION_BYTES_MAX as u64)?;
@@ -118,26 +151,31 @@ fn check_function(
         locals = locals.saturating_add(group?.0.into());
     }
     over("number of locals of a function", locals, "plugin_locals_max", PLUGIN_LOCALS_MAX.into())?;
-    check_nesting(body)?;
+    check_blocks(body)?;
     let mut validator = function.into_validator(allocations);
     validator.validate(body)?;
+    *locals_before += u64::from(validator.len_locals());
+    let what = "number of locals and parameters of all functions";
+    over(what, *locals_before, "plugin_locals_sum_max", PLUGIN_LOCALS_SUM_MAX.into())?;
     Ok(validator.into_allocations())
 }
 
-fn check_nesting(body: &FunctionBody<'_>) -> Result<(), PluginError> {
-    let mut depth = 0_u64;
+fn check_blocks(body: &FunctionBody<'_>) -> Result<(), PluginError> {
+    let (mut depth, mut branches) = (0_u64, 0_u64);
     for operator in body.get_operators_reader()? {
         match operator? {
             Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
                 depth += 1;
+                branches += 1;
                 over("nesting of blocks", depth, "plugin_nesting_max", PLUGIN_NESTING_MAX.into())?;
             }
+            Operator::Br { .. } | Operator::BrIf { .. } | Operator::BrTable { .. } | Operator::Else => branches += 1,
             // The function's own `end` takes the depth no lower than where it began.
             Operator::End => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    Ok(())
+    over("number of blocks and branches of a function", branches, "plugin_branches_max", PLUGIN_BRANCHES_MAX.into())
 }
 
 fn over(what: &'static str, value: u64, limit: &'static str, max: u64) -> Result<(), PluginError> {

@@ -121,6 +121,17 @@ fn what_is_over_a_structural_limit() {
     assert_has(&refusal(&fine_but(&functions)), "`plugin_functions_max` (20000)");
     let locals = format!("(func (local {}))", "i64 ".repeat(PLUGIN_LOCALS_MAX as usize + 1));
     assert_has(&refusal(&fine_but(&locals)), "`plugin_locals_max` (4096)");
+    // Each function's own are few.
+    let locals = format!("(func (local {}))", "i64 ".repeat(1_000)).repeat(201);
+    assert_has(&refusal(&fine_but(&locals)), "`plugin_locals_sum_max` (200000)");
+    let params = format!("(func (param {}))", "i64 ".repeat(129));
+    assert_has(&refusal(&fine_but(&params)), "`plugin_type_values_max` (128)");
+    let branches = format!("(func {})", "block end ".repeat(16_385));
+    assert_has(&refusal(&fine_but(&branches)), "`plugin_branches_max` (16384)");
+    let segment = format!("(elem func {})", "0 ".repeat(50_001));
+    assert_has(&refusal(&fine_but(&segment.repeat(2))), "number of elements of all segments 100002");
+    let data = "(data \"\")".repeat(65_537);
+    assert_has(&refusal(&fine_but(&data)), "`plugin_data_segments_max` (65536)");
     let depth = PLUGIN_NESTING_MAX as usize + 1;
     let nested = format!("(func {} {})", "block ".repeat(depth), "end ".repeat(depth));
     assert_has(&refusal(&fine_but(&nested)), "`plugin_nesting_max` (1024)");
