@@ -24,7 +24,7 @@ use crate::{
 const FOLDERS: [&str; 2] = ["plugins", "benches/guests"];
 
 /// A plugin beyond this has something in it that it does not need.
-const WASM_BYTES_MAX: usize = 200 << 10;
+const WASM_BYTES_MAX: usize = 400 << 10;
 
 /// What is known of the kept modules.
 #[derive(Serialize, Deserialize)]

@@ -12,6 +12,10 @@ use crate::run::{cargo, command, is_installed, output, root};
 /// What WebAssembly of the host's engine may use beyond its first version.
 const TARGET_FEATURES: &str = "-Ctarget-feature=+simd128,+bulk-memory,+sign-ext,+nontrapping-fptoint";
 
+/// Functions of several times the usual size are inlined: the engine checks the stack and the deadline at every call, so
+/// one that is left out costs more in a guest than it does natively.
+const INLINING: &str = "-Cllvm-args=-inline-threshold=800";
+
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A compiler that can make plugins.
@@ -56,7 +60,7 @@ impl Toolchain {
 
     /// A cargo that builds plugins with this toolchain; the same bytes wherever the sources lie.
     pub(crate) fn cargo_build(&self) -> Command {
-        let mut flags = vec![TARGET_FEATURES.to_owned()];
+        let mut flags = vec![TARGET_FEATURES.to_owned(), INLINING.to_owned()];
         let remapped = registries()
             .map(|folder| (folder, "/crates"))
             .chain([(self.sysroot.join("lib/rustlib/src/rust"), "/rust"), (root(), "/weir")]);
