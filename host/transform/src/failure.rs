@@ -18,6 +18,8 @@ use protocol::TransformLimits;
 /// The search through one batch at one stage.
 #[derive(Debug)]
 pub(crate) struct Search {
+    /// All of it, until it was run.
+    whole: Option<Range<u32>>,
     /// Pieces still to run, the next one last. They are in order and do not overlap.
     todo: Vec<Range<u32>>,
     /// Records blamed so far.
@@ -48,7 +50,9 @@ impl Search {
     /// Begins with all `count` records in one piece.
     pub(crate) fn new(count: u32, limits: &TransformLimits) -> Search {
         Search {
-            todo: (count > 0).then_some(0..count).into_iter().collect(),
+            whole: (count > 0).then_some(0..count),
+            // Most batches pass in one piece.
+            todo: Vec::new(),
             blamed: 0,
             may_blame: limits.failures,
             spent: Duration::ZERO,
@@ -61,7 +65,7 @@ impl Search {
 
     /// The next piece to run; its result is told by [`Search::passed`] or [`Search::failed`].
     pub(crate) fn next(&mut self) -> Option<Range<u32>> {
-        self.todo.pop()
+        self.whole.take().or_else(|| self.todo.pop())
     }
 
     /// Whether something failed, so that the CPU time of calls counts.

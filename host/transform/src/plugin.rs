@@ -61,11 +61,19 @@ pub(crate) struct Exports {
 impl Plugin {
     /// Checks, compiles and tries a module; see [`PluginHost::examine`].
     pub(crate) fn examine(host: &PluginHost, wasm: &[u8], cancel: &Cancel) -> Result<Plugin, PluginError> {
-        validate::check(wasm)?;
+        // Too large is too large to be hashed, too.
+        validate::check_size(wasm)?;
         let hash = PluginHash(Sha256::digest(wasm).into());
         let kept = host.kept(hash);
         let is_kept = kept.is_some();
-        let module = kept.map_or_else(|| host.compile(wasm, cancel), Ok)?;
+        let module = match kept {
+            // Only of a module that passed the checks is there a compiled form of this broker's.
+            Some(module) => module,
+            None => {
+                validate::check(wasm)?;
+                host.compile(wasm, cancel)?
+            }
+        };
         let exports = Exports::of(&module).ok_or(PluginError::NotWasm)?;
         let linked = host.link(&module, Stack::DEFAULT).map_err(PluginError::Link)?;
         let code = Code { linked, exports };

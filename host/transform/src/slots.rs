@@ -28,6 +28,9 @@ use crate::clock;
 /// How far behind the others an account may be when it comes back: enough to be next, too little to take over.
 const HEAD_START_NS: u64 = 1_000_000;
 
+/// The most that a turn is charged for by the wall: a guest that computes for longer is seen at a tick.
+const BY_WALL_MAX: Duration = Duration::from_millis(1);
+
 /// A guest with a cap may use it up in bursts of this long.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -83,14 +86,18 @@ impl Account {
 
     /// Until when it is over its cap.
     fn over_until(&self, now: Instant) -> Option<Instant> {
+        if self.percent.load(Relaxed) == 0 {
+            return None;
+        }
         let paid_at = self.used.lock().paid_at?;
         paid_at.checked_sub(BURST).filter(|until| *until > now)
     }
 
-    /// Brings it up to the others after a pause.
-    fn catch_up(&self, to_ns: u64) {
+    /// Brings it up to the others after a pause; returns what it has had then.
+    fn catch_up(&self, to_ns: u64) -> u64 {
         let mut used = self.used.lock();
         used.weighed_ns = used.weighed_ns.max(to_ns.saturating_sub(HEAD_START_NS));
+        used.weighed_ns
     }
 }
 
@@ -109,7 +116,7 @@ struct Shared {
 struct State {
     free: usize,
     waiting: Vec<Waiting>,
-    /// What the account that was given a turn last had had by then.
+    /// What those that take turns have had, about: accounts that come are brought up to it.
     level_ns: u64,
 }
 
@@ -133,20 +140,22 @@ impl Slots {
         Slots { shared: Arc::new(Shared { state: Mutex::new(state) }) }
     }
 
-    /// Waits for a turn. `now` is only read anew when there was a wait.
+    /// Waits for a turn. Clocks are only read when there was a wait.
     pub(crate) fn take(&self, account: &Arc<Account>, now: Instant) -> Turn {
         let waited = self.enter(account, now);
-        let since = if waited { clock::wall() } else { now };
-        Turn { slots: self.clone(), account: account.clone(), since, cpu: None, charged: Duration::ZERO }
+        let (since, cpu) = if waited { (clock::wall(), Some(clock::thread_cpu())) } else { (now, None) };
+        Turn { slots: self.clone(), account: account.clone(), since, cpu, charged: Duration::ZERO }
     }
 
     /// Takes a slot; `true` when that took a wait.
     fn enter(&self, account: &Arc<Account>, now: Instant) -> bool {
         let waited = wait_for_cap(account, now);
         let mut state = self.shared.state.lock();
-        account.catch_up(state.level_ns);
+        let had_ns = account.catch_up(state.level_ns);
         if state.free > 0 {
             state.free -= 1;
+            // Who had the processors alone must not find others far behind, to be let go first for as long.
+            state.level_ns = state.level_ns.max(had_ns);
             return waited;
         }
         wait(state, account);
@@ -240,11 +249,12 @@ impl Turn {
         now.saturating_duration_since(wall)
     }
 
-    /// Before the first tick CPU time was not read: a system call costs more than most batches. The wall will do.
+    /// Without a wait or a tick CPU time was not read: a system call costs more than most batches. The wall will do, up to
+    /// a bound: it goes on while others have the processor.
     fn charge(&mut self, cpu: Duration, wall: Instant) -> Option<Instant> {
         let used = match self.cpu.replace(cpu) {
             Some(before) => cpu.saturating_sub(before),
-            None => wall.saturating_duration_since(self.since),
+            None => wall.saturating_duration_since(self.since).min(BY_WALL_MAX),
         };
         self.charged += used;
         self.account.charge(used, wall)
@@ -347,6 +357,21 @@ mod tests {
         slots.shared.state.lock().level_ns = busy.weighed_ns();
         slots.take(&away, clock::wall()).end(clock::wall());
         assert!(away.weighed_ns() >= busy.weighed_ns() - HEAD_START_NS);
+    }
+
+    #[test]
+    fn who_had_the_processors_alone_is_not_made_to_wait_for_it() {
+        let slots = Slots::new(1);
+        let (alone, fresh) = (account(100, 0), account(100, 0));
+        for _ in 0..1_000 {
+            let mut turn = slots.take(&alone, clock::wall());
+            turn.cpu = Some(Duration::ZERO);
+            turn.charge(Duration::from_millis(1), clock::wall());
+        }
+        drop(slots.take(&alone, clock::wall()));
+        drop(slots.take(&fresh, clock::wall()));
+        let (had, behind) = (alone.weighed_ns(), fresh.weighed_ns());
+        assert!(had >= 1_000_000_000 && behind >= had - HEAD_START_NS, "{had} and {behind}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(crate) fn run(
         return bypass(transform, batch, frame, began);
     }
     let turn = Some(worker.host().slots().take(&usage.account, began));
-    let mut stage = Stage { worker, transform, batch, frame, turn, tally: Tally::default() };
+    let mut stage = Stage { worker, transform, batch, frame, began, turn, tally: Tally::default() };
     let outcome = stage.run();
     let now = clock::wall();
     let (cpu, tally) = (stage.turn.take().map_or(Duration::ZERO, |turn| turn.end(now)), stage.tally);
@@ -181,6 +181,7 @@ struct Stage<'a> {
     transform: &'a Arc<Transform>,
     batch: &'a Batch<'a>,
     frame: &'a Frame,
+    began: Instant,
     /// Lent to the instance that runs.
     turn: Option<Turn>,
     tally: Tally,
@@ -270,7 +271,7 @@ impl Stage<'_> {
         }
         let (called, may_serve_again) = called?;
         if may_serve_again {
-            self.worker.give_back(self.transform, instance);
+            self.worker.give_back(self.transform, instance, self.began);
         }
         Ok(called)
     }

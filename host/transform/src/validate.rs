@@ -37,7 +37,7 @@ pub(crate) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
 /// # Errors
 /// The first rule it breaks.
 pub(crate) fn check(wasm: &[u8]) -> Result<(), PluginError> {
-    over("module of", wasm.len() as u64, "plugin_bytes_max", PLUGIN_BYTES_MAX as u64)?;
+    check_size(wasm)?;
     check_header(wasm)?;
     let mut validator = Validator::new_with_features(FEATURES);
     let mut allocations = FuncValidatorAllocations::default();
@@ -56,6 +56,11 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), PluginError> {
     // `parse_all` ends either with an error or with the end of the module.
     let types = types.ok_or(PluginError::NotWasm)?;
     contract::check_exports(types.as_ref())
+}
+
+/// Checks what can be known without a look inside.
+pub(crate) fn check_size(wasm: &[u8]) -> Result<(), PluginError> {
+    over("module of", wasm.len() as u64, "plugin_bytes_max", PLUGIN_BYTES_MAX as u64)
 }
 
 /// Tells what people upload by mistake from what is merely broken: a precompiled module is never accepted.

@@ -2,9 +2,9 @@
 //!
 //! Owns nothing that outlives a batch: instances wait with the host, where any thread finds them.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
-use crate::{PluginHost, Transform, clock, fault::CallError, instance::PluginInstance, plugin::StartError};
+use crate::{PluginHost, Transform, fault::CallError, instance::PluginInstance, plugin::StartError};
 
 /// See the module. Cheap to make.
 pub struct Worker {
@@ -38,9 +38,9 @@ impl Worker {
     }
 
     /// Keeps an instance that served well, if the transform wants it to serve again.
-    pub(crate) fn give_back(&self, transform: &Arc<Transform>, instance: Box<PluginInstance>) {
+    pub(crate) fn give_back(&self, transform: &Arc<Transform>, instance: Box<PluginInstance>, now: Instant) {
         if transform.reuses_instances() && instance.is_fit() {
-            self.host.idle().give(transform.id(), instance, clock::wall());
+            self.host.idle().give(transform.id(), instance, now);
         }
     }
 }
