@@ -10,6 +10,7 @@
 //! - A call that ends before its first tick reads no clock at all.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{
@@ -148,6 +149,15 @@ struct Shared {
     stop: AtomicBool,
 }
 
+impl Shared {
+    fn increment(&self) {
+        for engine in self.engines.lock().iter().filter_map(EngineWeak::upgrade) {
+            engine.increment_epoch();
+        }
+        self.ticks.0.fetch_add(1, Relaxed);
+    }
+}
+
 impl Ticker {
     /// Starts ticking, as yet without an engine.
     pub(crate) fn start() -> std::io::Result<Ticker> {
@@ -171,6 +181,11 @@ impl Ticker {
             thread.thread().unpark();
         }
         Running(&self.shared)
+    }
+
+    /// Has the guests that run looked at before the next tick.
+    pub(crate) fn nudge(&self) -> Nudge {
+        Nudge(Arc::clone(&self.shared))
     }
 
     /// What tells host functions that a tick has passed.
@@ -202,6 +217,23 @@ impl Ticks {
     }
 }
 
+/// A tick between the ticks, for whoever must not wait for the next.
+#[derive(Clone)]
+pub(crate) struct Nudge(Arc<Shared>);
+
+impl Nudge {
+    /// Every guest that runs is looked at now.
+    pub(crate) fn now(&self) {
+        self.0.increment();
+    }
+}
+
+impl fmt::Debug for Nudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nudge")
+    }
+}
+
 /// One guest runs.
 pub(crate) struct Running<'a>(&'a Shared);
 
@@ -215,10 +247,7 @@ fn tick(shared: &Shared) {
     let mut idle = 0;
     while !shared.stop.load(SeqCst) {
         clock::pause(TICK);
-        for engine in shared.engines.lock().iter().filter_map(EngineWeak::upgrade) {
-            engine.increment_epoch();
-        }
-        shared.ticks.0.fetch_add(1, Relaxed);
+        shared.increment();
         idle = if shared.running.load(SeqCst) == 0 { idle + 1 } else { 0 };
         if idle >= IDLE_TICKS {
             sleep_until_needed(shared);

@@ -14,7 +14,7 @@ use protocol::limits::{
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig, Strategy};
 
 use crate::{
-    deadline::{Running, Ticker, Ticks},
+    deadline::{Nudge, Running, Ticker, Ticks},
     guest::Guest,
     imports,
 };
@@ -81,6 +81,11 @@ impl Engines {
     /// Keeps deadlines ticking while a guest runs.
     pub(crate) fn running(&self) -> Running<'_> {
         self.ticker.running()
+    }
+
+    /// Has the guests that run looked at before the next tick.
+    pub(crate) fn nudge(&self) -> Nudge {
+        self.ticker.nudge()
     }
 
     /// What host functions tell by that a deadline may have passed.

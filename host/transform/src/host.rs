@@ -102,7 +102,7 @@ impl PluginHost {
                 Some(Cache::open(dir).map_err(of_cache)?)
             }
         };
-        let slots = Slots::new(thread::available_parallelism().map_or(1, usize::from));
+        let slots = Slots::new(thread::available_parallelism().map_or(1, usize::from), Some(engines.nudge()));
         let compiler = options.compiler.clone();
         Ok(PluginHost { inner: Arc::new(Inner { cache, compiler, idle: Arc::default(), slots, engines }) })
     }

@@ -23,7 +23,7 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use protocol::{TransformLimits, limits::GUEST_CPU_SHARE};
 
-use crate::clock;
+use crate::{clock, deadline::Nudge};
 
 /// How far behind the others an account may be when it comes back: enough to be next, too little to take over.
 const HEAD_START_NS: u64 = 1_000_000;
@@ -110,6 +110,8 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Makes those that have turns look whether somebody waits; `None` where they do often enough.
+    nudge: Option<Nudge>,
 }
 
 #[derive(Debug)]
@@ -135,9 +137,9 @@ struct Come {
 
 impl Slots {
     /// So many turns may be out at once.
-    pub(crate) fn new(count: usize) -> Slots {
+    pub(crate) fn new(count: usize, nudge: Option<Nudge>) -> Slots {
         let state = State { free: count.max(1), waiting: Vec::new(), level_ns: 0 };
-        Slots { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+        Slots { shared: Arc::new(Shared { state: Mutex::new(state), nudge }) }
     }
 
     /// Waits for a turn. Clocks are only read when there was a wait.
@@ -158,7 +160,7 @@ impl Slots {
             state.level_ns = state.level_ns.max(had_ns);
             return waited;
         }
-        wait(state, account);
+        wait(state, account, || self.shared.nudge.iter().for_each(Nudge::now));
         true
     }
 
@@ -180,7 +182,7 @@ impl Slots {
         }
         let next = state.take_next().expect("somebody waits who has had less");
         next.come.tell();
-        wait(state, account);
+        wait(state, account, || {});
     }
 }
 
@@ -201,11 +203,12 @@ impl Come {
     }
 }
 
-/// Stands in line, and still.
-fn wait(mut state: MutexGuard<'_, State>, account: &Arc<Account>) {
+/// Stands in line, and still. `once_in_line` is done between the two.
+fn wait(mut state: MutexGuard<'_, State>, account: &Arc<Account>, once_in_line: impl FnOnce()) {
     let come = Arc::<Come>::default();
     state.waiting.push(Waiting { account: account.clone(), come: come.clone() });
     drop(state);
+    once_in_line();
     let mut has_turn = come.has_turn.lock();
     while !*has_turn {
         come.signal.wait(&mut has_turn);
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn turns_go_by_share_where_several_want_them() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, None);
         let (stop, had) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
         let accounts = [account(100, 0), account(300, 0)];
         thread::scope(|scope| {
@@ -331,7 +334,7 @@ mod tests {
 
     #[test]
     fn one_that_computes_for_ever_gives_way_at_a_tick() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, None);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let mut hog = slots.take(&account(100, 0), clock::wall());
@@ -351,7 +354,7 @@ mod tests {
 
     #[test]
     fn one_that_was_away_has_no_credit() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, None);
         let (busy, away) = (account(100, 0), account(100, 0));
         busy.charge(Duration::from_secs(100), clock::wall());
         slots.shared.state.lock().level_ns = busy.weighed_ns();
@@ -361,7 +364,7 @@ mod tests {
 
     #[test]
     fn who_had_the_processors_alone_is_not_made_to_wait_for_it() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, None);
         let (alone, fresh) = (account(100, 0), account(100, 0));
         for _ in 0..1_000 {
             let mut turn = slots.take(&alone, clock::wall());
@@ -387,7 +390,7 @@ mod tests {
 
     #[test]
     fn every_turn_comes_back() {
-        let slots = Slots::new(2);
+        let slots = Slots::new(2, None);
         let accounts = [account(100, 0), account(50, 0), account(7, 0)];
         thread::scope(|scope| {
             for thread in 0..6 {
