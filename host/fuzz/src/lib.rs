@@ -26,6 +26,7 @@ mod batch_reader;
 mod batches;
 mod frames;
 mod import;
+mod modules;
 mod names;
 mod targets;
 
@@ -33,6 +34,7 @@ pub use self::{
     batches::{batch_reencode, record_batch},
     frames::{control_body, frame},
     import::import_file,
+    modules::module_run,
     names::{config, name},
     targets::*,
 };

@@ -1,6 +1,6 @@
 //! The table of targets, and those whose functions lie in other crates.
 
-use crate::{allocations::bounded, batches, frames, import, names};
+use crate::{allocations::bounded, batches, frames, import, modules, names};
 
 /// Named inputs.
 pub type Seeds = Vec<(&'static str, Vec<u8>)>;
@@ -40,6 +40,7 @@ targets! {
     guest_output: transform::fuzzing::answer_seeds,
     plugin: plugin_seeds,
     import_file: import::seeds,
+    module_run: modules::seeds,
 }
 
 /// What a decoder may hold of this many bytes: some copies, each CBOR byte as a row of some hundred, and tables.
@@ -79,9 +80,9 @@ pub fn guest_output(data: &[u8]) {
     bounded(memory_of(data) + 4 * protocol::limits::GUEST_OUTPUT_BYTES_MAX, || transform::fuzzing::guest_output(data));
 }
 
-/// Modules as they are uploaded; checked, not compiled.
+/// Modules as they are uploaded; checked, and compiled where they are small.
 pub fn plugin(data: &[u8]) {
-    bounded((8 << 20) + 512 * data.len(), || transform::fuzzing::plugin(data));
+    bounded((64 << 20) + 512 * data.len(), || transform::fuzzing::plugin(data));
 }
 
 /// The smallest module that is taken, and two that are not. (`wat` makes modules for tests; these were made by hand, so

@@ -6,13 +6,19 @@ mod answer;
 
 pub use answer::{answer_seeds, guest_output};
 
-use crate::validate;
+use crate::{precompile, validate};
 
-/// Any bytes as a module that somebody uploads: checked, never compiled. Whether it was taken.
+/// Modules up to here are compiled, too.
+const COMPILED_BYTES_MAX: usize = 4 << 10;
+
+/// Any bytes as a module that somebody uploads: checked, and compiled if it is small. Whether it was taken.
 pub fn plugin(wasm: &[u8]) -> bool {
     match validate::check(wasm) {
         Ok(()) => {
             assert!(wasm.starts_with(b"\0asm\x01\0\0\0"), "something else than a module is taken");
+            if wasm.len() <= COMPILED_BYTES_MAX {
+                precompile(wasm).expect("what passes the checks can be compiled");
+            }
             true
         }
         Err(error) => {
