@@ -8,8 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use arbitrary::Unstructured;
 use protocol::{
-    BatchBuilder, BreakerPolicy, Compression, Isolation, Offset, OnError, Record, RecordBatch, TopicName,
-    TransformLimits, TransformSpec,
+    BatchBuilder, Compression, Offset, Record, RecordBatch, TopicName, TransformLimits, TransformSpec,
     limits::{PLUGIN_TABLE_ELEMENTS_MAX, RECORD_BYTES_MAX},
 };
 use transform::{Pipeline, PipelineInput, PluginError, PluginHost, PluginHostOptions, Transform, Worker};
@@ -48,17 +47,8 @@ fn upload_and_run(wasm: &[u8]) -> bool {
     };
     let limits = TransformLimits { deadline_ms: DEADLINE_MS, memory_bytes: 4 << 20, ..TransformLimits::default() };
     let name = "fuzzed";
-    let spec = TransformSpec {
-        name: name.parse().expect("a name"),
-        plugin: name.parse().expect("a name"),
-        plugin_hash: plugin.hash(),
-        config: "{}".to_owned(),
-        on_error: OnError::DeadLetter,
-        isolation: Isolation::default(),
-        breaker: BreakerPolicy::default(),
-        limits,
-        targets: Vec::new(),
-    };
+    let spec = TransformSpec::new(name.parse().expect("a name"), name.parse().expect("a name"), plugin.hash());
+    let spec = TransformSpec { limits, ..spec };
     let Ok(transform) = Transform::new(host, &plugin, spec) else { return false };
     let pipeline = Pipeline::new(vec![Arc::new(transform)]);
     let batch = batch();
@@ -70,10 +60,10 @@ fn upload_and_run(wasm: &[u8]) -> bool {
         max_record_bytes: RECORD_BYTES_MAX as u32,
         keyed_topics: &[],
     };
-    let mut worker = Worker::new(host);
+    let worker = Worker::new(host);
     for _again_with_what_it_left_in_memory in 0..2 {
         // A stalled host says so; any other end is an output whose books balance.
-        if let Ok(output) = pipeline.run(&mut worker, &input) {
+        if let Ok(output) = pipeline.run(&worker, &input) {
             assert!(output.books.balance(), "{:?}", output.books);
             assert_eq!(output.books.records_in, u64::from(batch.header().record_count));
         }
