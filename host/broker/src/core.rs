@@ -208,7 +208,9 @@ impl Core {
 
     /// The workers' threads, which end once the core is stopped.
     pub(crate) fn dismiss(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.state.lock().staff).handles
+        let mut state = self.state.lock();
+        state.staff.job = None;
+        std::mem::take(&mut state.staff.handles)
     }
 
     fn done(&self, id: FlightId) -> CommitDone {
