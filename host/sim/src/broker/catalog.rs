@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use ::broker::Broker;
 use protocol::{
-    OnError, PluginHash, PluginName, TopicConfig, TopicName, TransformLimits, TransformName, TransformSpec,
+    BreakerPolicy, OnError, PluginHash, PluginName, TopicConfig, TopicName, TransformLimits, TransformName,
+    TransformSpec,
     control::{AlterTopic, CreateTopic, DeployTransform, Placement},
 };
 
@@ -113,6 +114,8 @@ impl Catalog {
             on_error: deploy.on_error,
             limits: deploy.limits.apply(TransformLimits::default()),
             targets: deploy.targets.clone(),
+            isolation: deploy.isolation,
+            breaker: deploy.breaker.unwrap_or_else(|| BreakerPolicy::beside(deploy.on_error)),
             ..TransformSpec::new(name, deploy.plugin.clone(), hash)
         };
         let at = at.unwrap_or(topic.transforms.len()).min(topic.transforms.len());
