@@ -125,6 +125,8 @@ struct Staff {
     /// What a worker does; gone once the core is stopped, because it knows whoever holds the core.
     job: Option<Job>,
     handles: Vec<JoinHandle<()>>,
+    /// Those that were made and have not begun.
+    starting: usize,
     /// Those that wait, and of them those that were called.
     waiting: usize,
     called: usize,
@@ -185,24 +187,28 @@ impl Core {
         self.call_workers(&mut state);
     }
 
-    /// Calls as many workers as partitions are ready, and makes one more where too few wait. Who has a guest that
+    /// Calls as many workers as would find something to do, and makes more where too few wait. Who has a guest that
     /// computes on and on is not waited for.
     fn call_workers(&self, state: &mut State) {
-        let (ready, staff) = (state.sequencer.ready_count(), &mut state.staff);
-        while staff.called < ready.min(staff.waiting) {
+        let runnable = state.sequencer.runnable_count(state.staff.workers_max);
+        let staff = &mut state.staff;
+        while staff.called < runnable.min(staff.waiting) {
             staff.called += 1;
             self.work.notify_one();
         }
-        let is_short = staff.called < ready && staff.handles.len() < staff.workers_max;
-        if !is_short || state.stopped {
-            return;
-        }
-        let (Some(core), Some(job)) = (self.itself.upgrade(), staff.job.clone()) else { return };
-        let name = format!("weir-plugins-{}", staff.handles.len());
-        match sync::spawn(name, move || job(&core)) {
-            Ok(handle) => staff.handles.push(handle),
-            // Those there are go on with what is ready; the next batch tries again.
-            Err(error) => tracing::warn!(%error, "failed to start a thread for plugins"),
+        while staff.called + staff.starting < runnable && staff.handles.len() < staff.workers_max && !state.stopped {
+            let (Some(core), Some(job)) = (self.itself.upgrade(), staff.job.clone()) else { return };
+            let name = format!("weir-plugins-{}", staff.handles.len());
+            let work = move || {
+                core.state.lock().staff.starting -= 1;
+                job(&core);
+            };
+            match sync::spawn(name, work) {
+                Ok(handle) => staff.handles.push(handle),
+                // Those there are go on with what is ready; the next batch tries again.
+                Err(error) => return tracing::warn!(%error, "failed to start a thread for plugins"),
+            }
+            staff.starting += 1;
         }
     }
 

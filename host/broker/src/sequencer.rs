@@ -230,9 +230,17 @@ impl<W> Sequencer<W> {
         self.waiters.is_empty() && self.flights.is_empty()
     }
 
-    /// How many workers could have something to do, at most.
-    pub(crate) fn ready_count(&self) -> usize {
-        self.ready.len()
+    /// How many workers would find something to do, counted up to a bound: a topic that has all the workers it may have
+    /// calls no more of them, however many of its partitions wait.
+    pub(crate) fn runnable_count(&self, at_most: usize) -> usize {
+        let mut runs = BTreeMap::new();
+        let runnable = |partition: &&PartitionId| {
+            let group = self.lanes.get(*partition).map_or(**partition, |lane| lane.group);
+            let runs = runs.entry(group).or_insert_with(|| self.busy.get(&group).copied().unwrap_or(0));
+            *runs += 1;
+            *runs <= self.runs_per_group_max
+        };
+        self.ready.iter().filter(runnable).take(at_most).count()
     }
 
     /// Epoch and sequence after the last durable record of a producer in a partition.

@@ -245,7 +245,10 @@ impl World {
             while !self.queue.is_empty() {
                 self.commit(true);
             }
-            assert!(before != (0, 0) || self.sequencer.is_idle() || self.sequencer.ready_count() > 0, "nothing moves");
+            assert!(
+                before != (0, 0) || self.sequencer.is_idle() || self.sequencer.runnable_count(1) > 0,
+                "nothing moves"
+            );
         }
     }
 
@@ -429,8 +432,10 @@ fn a_topic_leaves_a_worker_to_the_others() {
         let mut effects = Effects::default();
         sequencer.offer(PartitionId(id), batch("x", 1, None), true, id, &mut effects);
     }
+    assert_eq!((sequencer.runnable_count(9), sequencer.runnable_count(1)), (2, 1));
     assert_eq!(sequencer.take_work().unwrap().partition, PartitionId(0));
     assert_eq!(sequencer.take_work().unwrap().partition, PartitionId(2), "not the second one of the first topic");
+    assert_eq!(sequencer.runnable_count(9), 0, "nobody is called for what must wait");
     assert!(sequencer.take_work().is_none());
 }
 
